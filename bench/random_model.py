@@ -12,8 +12,8 @@ import numpy as np
 from tuili import _core
 from tuili.generation import params as parameters
 from tuili.generation.engine import Engine
+from tuili.generation.outputs import RequestOutput
 from tuili.generation.params import SamplingParams
-from tuili.generation.request import RequestOutput
 from tuili.generation.scheduler import Limits
 
 BLOCK = 32

@@ -30,7 +30,7 @@ from tokenizers import Tokenizer as Backend
 from oracle import gguf_tokenizer, llama_cpp, model_files
 from oracle.strings import generate
 from oracle.table import Table
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.model_source import open_source
 from tuili.loading.tokenizer import from_gguf, from_huggingface
 from tuili.tokenization import Tokenizer, clean_text

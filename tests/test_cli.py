@@ -413,6 +413,16 @@ def test_json_keeps_characters_that_the_output_cannot_show(llama):
     assert json.loads(out)["prompt"] == "河"
 
 
+@pytest.mark.parametrize("encoding, text", [("gb18030", "一千零五"), ("ascii", "????")])
+def test_characters_that_the_output_lacks_are_replaced_and_said(encoding, text):
+    with start(
+        "translate", str(MODELS / "marian-numbers"), "1005", "--tgt-lang", "cmn", PYTHONIOENCODING=encoding
+    ) as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and out.decode(encoding) == f"{text}\n"
+    assert err.count(b"standard output is ASCII") == (encoding == "ascii")
+
+
 @pytest.mark.parametrize(
     ("encoding", "data", "text"),
     [

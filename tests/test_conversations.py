@@ -13,6 +13,7 @@ from test_chat import TEMPLATES
 from tiny_server import running
 from tuili import chat
 from tuili.errors import InvalidParameterError, TemplateError
+from tuili.rendering import rendering
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}"
@@ -74,7 +75,7 @@ def test_messages_become_the_same_prompt_everywhere(llm, server, pipe, way):
     messages, how, text = WAYS[way]
     output = llm.chat(messages, **how, **SHORT)
     ids, answer = output.prompt_token_ids, output.outputs[0].text
-    assert llm.render_chat(messages, tuili.conversations.rendering(**how)).text == text
+    assert llm.render_chat(messages, rendering(**how)).text == text
     assert llm.tokenizer.decode(ids, skip_special=False) == text
     assert llm.generate(ids, **SHORT).outputs[0].text == answer
     for others in (llm.chat([messages], **how, **SHORT), [llm.submit(messages, **how, **SHORT).result()]):

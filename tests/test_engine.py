@@ -24,7 +24,7 @@ from tuili.errors import (
     TokenIdError,
     TuiliError,
 )
-from tuili.generation import params as parameters
+from tuili.generation.core_params import derived_seed
 
 PROMPTS = ["a", "bcd", "the quick brown fox", "x" * 33, "mnopqrstuvw" * 3, "z!"]
 
@@ -139,7 +139,7 @@ def test_siblings_are_requests_of_their_own_seeds_and_compute_the_prompt_once(n_
     assert engine.stats()["computed_tokens"] == n_prompt + 2 + 3 * 11, "of a sibling's prompt only the end"
     for output in handle.result(0).outputs:
         own = make_engine(model=model)
-        seed = parameters.derived_seed(11, output.index)
+        seed = derived_seed(11, output.index)
         other = own.submit(ids, sampling(seed=seed, **options))
         drain(own)
         assert output.token_ids == other.result(0).outputs[0].token_ids

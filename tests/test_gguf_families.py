@@ -29,8 +29,9 @@ from tuili.loading.absorbed import take_absorbed
 from tuili.loading.architectures.from_gguf import rope_scaling
 from tuili.loading.checkpoint import Checkpoint, TensorInfo
 from tuili.loading.foreign_blocks import widen_tensors
-from tuili.loading.gguf import Metadata, open_gguf
+from tuili.loading.gguf import open_gguf
 from tuili.loading.gguf_index import to_index
+from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.model import load, plan_model
 from tuili.loading.registry import GGUF_ARCHITECTURES
 

@@ -191,6 +191,11 @@ def test_an_unknown_name_lists_the_known_ones(name: str, tmp_path: Path) -> None
     assert (error.value.code, error.value.errno) == ("model_missing", 2)
 
 
+def test_a_path_as_shells_have_it_is_said_to_be_one(tmp_path: Path) -> None:
+    with pytest.raises(ModelIOError, match="expanduser"):
+        store.resolve("~/models/llama", tmp_path)
+
+
 def test_hub_names_need_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelUnsupportedError, match=r"tuili\[hub\]") as error:

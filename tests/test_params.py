@@ -14,13 +14,12 @@ import pytest
 
 import tuili
 from tuili.errors import InvalidParameterError, TokenIdError, TuiliError
-from tuili.generation import params as parameters
+from tuili.generation.core_params import check_vocabulary, derived_seed
 from tuili.generation.params import (
     ALIASES,
     NAMES,
     SamplingParams,
     canonical_names,
-    check_vocabulary,
     defaults_from,
     resolve,
 )
@@ -178,6 +177,7 @@ def test_a_good_value_is_accepted(name, value):
         ("topp", "top_p"),
         ("max_length", "max_tokens"),
         ("guided_json", "json_schema"),
+        ("max_lenght", "max_tokens"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_one(given, meant):
@@ -377,9 +377,9 @@ def test_resolving_leaves_no_default_open():
 
 
 def test_seeds_of_siblings_are_fixed_and_differ():
-    seeds = [parameters.derived_seed(5, i) for i in range(128)]
+    seeds = [derived_seed(5, i) for i in range(128)]
     assert seeds[0] == 5 and len(set(seeds)) == 128 and all(0 <= seed < 2**64 for seed in seeds)
-    assert parameters.derived_seed(5, 1) == 6170373840279617265, "the same in every version"
+    assert derived_seed(5, 1) == 6170373840279617265, "the same in every version"
 
 
 def test_canonical_names_keeps_values_untouched():

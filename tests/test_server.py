@@ -26,7 +26,7 @@ from patience import comes_true
 from tiny_files import SIZES, write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
 from tiny_server import running
-from tuili.generation.request import Chunk, TokenLogprob
+from tuili.generation.outputs import Chunk, TokenLogprob
 from tuili.loading.tokenizer import from_huggingface
 from tuili.server.app import model_name
 from tuili.server.formats import TextFormat

@@ -29,7 +29,7 @@ from tuili.errors import (
     TokenIdError,
     TokenizerError,
 )
-from tuili.loading import gguf
+from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.pre_tokenizers import GGUF_PATTERNS
 from tuili.loading.tokenizer import from_gguf, from_huggingface
 from tuili.tokenization import AT_ONCE_CHARS, MAX_SPACE_RUN, Detokenizer, Tokenizer, clean_text, encoding_of
@@ -453,7 +453,7 @@ def built_in(name: str) -> Tokenizer:
             raise
         pytest.skip(f"{BUILT_IN[name]} could not be pulled: {error}")
     files = source.tokenizer
-    if isinstance(files, gguf.Metadata):
+    if isinstance(files, Metadata):
         return Tokenizer(from_gguf(files))
     return Tokenizer(from_huggingface(files.tokenizer_json, files.config, files.special_tokens))
 

@@ -32,7 +32,8 @@ from tuili.errors import (
 )
 from tuili.loading.gguf_vocab import NORMAL, GgufVocab
 from tuili.loading.merges import merges_of_scores
-from tuili.loading.tokenizer import call, from_gguf, from_huggingface
+from tuili.loading.tokenizer import from_gguf, from_huggingface
+from tuili.loading.tokenizer_calls import call
 from tuili.loading.tokenizer_json import COMPONENTS
 from tuili.tokenization import Tokenizer
 

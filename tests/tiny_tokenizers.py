@@ -12,6 +12,7 @@ from tokenizers import Tokenizer as Backend
 from hostile.cases import ARRAY, BOOL, F32, I32, STRING, U32, gguf_file
 from tuili.loading import gguf
 from tuili.loading.files import open_regular
+from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.tokenizer import from_gguf, from_huggingface
 from tuili.tokenization import Tokenizer
 
@@ -21,7 +22,7 @@ def of_document(document: dict[str, Any], **files: Any) -> Tokenizer:
     return Tokenizer(from_huggingface(json.dumps(document).encode(), **files))
 
 
-def metadata(values: dict[str, Any], folder: Path) -> gguf.Metadata:
+def metadata(values: dict[str, Any], folder: Path) -> Metadata:
     """`tokenizer.ggml.*` values as a GGUF file's metadata."""
     types = {str: STRING, bool: BOOL, int: U32}
     keys: dict[str, tuple[int, Any]] = {"general.architecture": (STRING, "llama")}

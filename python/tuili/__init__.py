@@ -35,8 +35,9 @@ from tuili.errors import (
 )
 
 if TYPE_CHECKING:
+    from tuili.generation.outputs import Chunk, CompletionOutput, RequestOutput, TokenLogprob
     from tuili.generation.params import SamplingParams
-    from tuili.generation.request import Chunk, CompletionOutput, Handle, RequestOutput, TokenLogprob
+    from tuili.generation.request import Handle
     from tuili.llm import LLM
     from tuili.tasks.pipeline import pipeline
     from tuili.word_vectors import WordVectors
@@ -47,11 +48,11 @@ _PLACES = {
     "LLM": "tuili.llm",
     "pipeline": "tuili.tasks.pipeline",
     "SamplingParams": "tuili.generation.params",
-    "Chunk": "tuili.generation.request",
-    "CompletionOutput": "tuili.generation.request",
+    "Chunk": "tuili.generation.outputs",
+    "CompletionOutput": "tuili.generation.outputs",
     "Handle": "tuili.generation.request",
-    "RequestOutput": "tuili.generation.request",
-    "TokenLogprob": "tuili.generation.request",
+    "RequestOutput": "tuili.generation.outputs",
+    "TokenLogprob": "tuili.generation.outputs",
     "WordVectors": "tuili.word_vectors",
 }
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from tuili.generation.checks import integer, invalid, same
+from tuili.generation.outputs import RequestOutput
 from tuili.generation.params import MAX_BEAMS, SamplingParams, canonical_names
-from tuili.generation.request import RequestOutput
 from tuili.prompts import ManyPrompts, Messages, OnePrompt
 
 if TYPE_CHECKING:

@@ -62,11 +62,9 @@ def table(result: dict[str, Any]) -> str:
         options = ", ".join(f"{k}={v}" for k, v in told.items())
         problem = "" if "problem" not in file else f"  {file['problem'] or 'ok'}"
         name = os.path.basename(file["path"])
-        lines.append(
-            f"{name}  {file['n_bytes'] / 1e6:8.1f} MB  {file['used']}{problem}\n  {made_of}  {options}"
-        )
+        lines.append(f"{name}  {file['n_bytes'] / 1e6:8.1f} MB  {file['used']}{problem}")
+        lines.append(f"  {made_of}  {options}".rstrip())
     total = sum(file["n_bytes"] for file in result["files"])
-    limit = result["max_bytes"]
-    return "\n".join(
-        [*lines, f"{len(lines)} files, {total / 1e6:.1f} of {limit / 1e6:.0f} MB in {result['folder']}"]
-    )
+    sizes = f"{total / 1e6:.1f} of {result['max_bytes'] / 1e6:.0f} MB"
+    lines.append(f"{len(result['files'])} files, {sizes} in {result['folder']}")
+    return "\n".join(lines)

@@ -7,6 +7,7 @@ Exit codes: 0; 1 for a TuiliError, one line on standard error; 2 for wrong usage
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import difflib
 import json
@@ -37,7 +38,7 @@ from tuili.errors import CUTTING_HELPS, TuiliError
 from tuili.server import command as serve
 
 if TYPE_CHECKING:
-    from tuili.generation.request import RequestOutput
+    from tuili.generation.outputs import RequestOutput
     from tuili.llm import LLM
 
 _PATHS = ("model", "name", "file", "cache_dir", "config", "api_key_file", "svg", "html")
@@ -72,9 +73,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _tolerate_encodings() -> None:
     """A terminal that cannot show Chinese, or input that is not text, must not end the program."""
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
+    told: set[str] = set()
+
+    def replace(error: UnicodeError) -> tuple[str | bytes, int]:
+        encoding = getattr(error, "encoding", "").upper()
+        if encoding not in told:
+            told.add(encoding)
+            complain(
+                f"tuili: standard output is {encoding}: what that cannot say was replaced by ?; "
+                "PYTHONIOENCODING=utf-8 has it all"
+            )
+        return codecs.replace_errors(error)
+
+    codecs.register_error("tuili.replace", replace)
+    streams = ((sys.stdin, "surrogateescape"), (sys.stdout, "tuili.replace"), (sys.stderr, "replace"))
+    for stream, errors in streams:
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="surrogateescape" if stream is sys.stdin else "replace")
+            stream.reconfigure(errors=errors)
 
 
 def _drop_output() -> None:
@@ -216,7 +231,7 @@ def _chat(options: argparse.Namespace) -> int:
     system = [{"role": "system", "content": options.system}] if options.system is not None else []
     how = given_options(options, ["chat_template_kwargs"])
     with open_model(options) as llm:
-        from tuili.conversations import rendering
+        from tuili.rendering import rendering
 
         if options.message is not None:
             message = standard_input.read() if options.message == "-" else options.message

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tuili import conversations, tool_calls
-from tuili.conversations import Rendering
+from tuili import tool_calls
 from tuili.generation.checks import boolean, described, integer, invalid, not_supported_yet, only_known, same
+from tuili.generation.outputs import CompletionOutput, RequestOutput, TokenLogprob, Totals
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams
-from tuili.generation.request import CompletionOutput, RequestOutput, TokenLogprob, Totals
+from tuili.rendering import WORDS, Rendering, rendering
 from tuili.tool_calls import Call, Tools
 
 # Fields that mean what SamplingParams' field of this name means.
@@ -98,7 +98,7 @@ _OWN = (
     "use_beam_search",
     "structured_outputs",
     *_TOOLS,
-    *conversations.WORDS,
+    *WORDS,
 )
 # vLLM's names for a form of the output -> SamplingParams'.
 _FORMS = {"json": "json_schema", "regex": "regex", "choice": "choice", "grammar": "grammar"}
@@ -134,7 +134,7 @@ def chat_request(fields: Mapping[str, Any], **own: Any) -> ChatRequest:
             if fields.get(name) is not None:
                 invalid(name, "cannot be given next to strict tools or parallel_tool_calls = false")
         more = {**more, "grammar": grammar}
-    how = conversations.rendering(**{name: fields.get(name) for name in conversations.WORDS}, tools=tools)
+    how = rendering(**{name: fields.get(name) for name in WORDS}, tools=tools)
     return ChatRequest(sampling_params(fields, **more), tools, how)
 
 

@@ -44,12 +44,12 @@ class Introspection:
             if decoder_token_ids is not None:
                 invalid("decoder_token_ids", "is for encoder-decoders")
             ids = checked_ids(token_ids, spec.n_vocab, "token_ids")
-            self._check_room(len(ids), spec.n_vocab)
+            check_room(len(ids), spec.n_vocab)
             return engine.collect(ids, "logits")
         source = checked_ids(token_ids, spec.encoder.n_vocab, "token_ids")
         if decoder_token_ids is not None:
             decoder_token_ids = checked_ids(decoder_token_ids, spec.n_vocab, "decoder_token_ids")
-            self._check_room(len(decoder_token_ids), spec.n_vocab)
+            check_room(len(decoder_token_ids), spec.n_vocab)
         return engine.collect(source, "logits", decoder_token_ids)
 
     def hidden_states(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ class Introspection:
         """
         spec = self.loaded.spec
         ids = checked_ids(token_ids, spec.n_vocab, "token_ids")
-        self._check_room(len(ids), spec.d_model * (len(spec.layers) + 1))
+        check_room(len(ids), spec.d_model * (len(spec.layers) + 1))
         if self._encoder is not None:
             return self._encoder.hidden_states(ids)
         if spec.encoder is not None:
@@ -87,12 +87,13 @@ class Introspection:
             raise
         return np.array([entry.logprob for entry in entries if entry is not None], np.float32)
 
-    def _check_room(self, n_tokens: int, width: int) -> None:
-        """Refuse a result that would not fit into memory twice: once in the core, once copied."""
-        available = available_memory()
-        needed = 2 * 4 * n_tokens * width
-        if available is not None and needed > available[0]:
-            raise EngineOutOfMemoryError(
-                f"the result takes {needed / 2**20:.0f} MiB while it is made; "
-                f"{available[0] / 2**20:.0f} MiB are available"
-            )
+
+def check_room(n_tokens: int, width: int) -> None:
+    """Refuse a result that would not fit into memory twice: once in the core, once copied."""
+    available = available_memory()
+    needed = 2 * 4 * n_tokens * width
+    if available is not None and needed > available[0]:
+        raise EngineOutOfMemoryError(
+            f"the result takes {needed / 2**20:.0f} MiB while it is made; "
+            f"{available[0] / 2**20:.0f} MiB are available"
+        )

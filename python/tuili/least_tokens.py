@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tuili.loading.numbering import NumberedBackend
 from tuili.loading.pre_tokenizers import OUTER_SPACE, SPACES
 from tuili.loading.token_bytes import BYTE_OF
-from tuili.loading.tokenizer import call
+from tuili.loading.tokenizer_calls import call
 from tuili.loading.tokenizer_json import components
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy as np
 from tuili import _core
 from tuili.beam_search import beam_search
 from tuili.capacity import BLOCK_SIZE, Capacity, allocate, check_cache_options, checked_length, plan_capacity
-from tuili.conversations import Conversations, Rendering, taken_from, with_tools
+from tuili.conversations import Conversations
 from tuili.device import checked_device, named, placed
 from tuili.encoder import Encoder, Progress
 from tuili.errors import (
@@ -31,9 +31,10 @@ from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, function_or_none, integer, invalid, number, only_known
 from tuili.generation.engine import Engine
 from tuili.generation.grammar import Grammars
+from tuili.generation.outputs import RequestOutput
 from tuili.generation.params import SamplingParams
 from tuili.generation.prefix import Prefixes
-from tuili.generation.request import Handle, RequestOutput, Stream
+from tuili.generation.request import Handle, Stream
 from tuili.generation.scheduler import Limits
 from tuili.generation.structure import form_of
 from tuili.generation.token_ids import checked_ids
@@ -42,7 +43,9 @@ from tuili.loading.files import StrPath
 from tuili.loading.opening import open_model
 from tuili.loading.store import resolve
 from tuili.prompts import ManyPrompts, Messages, OnePrompt, Prompt, is_chat, is_one, many
+from tuili.rendering import Rendering, taken_from, with_tools
 from tuili.rereading import cache_for, rereading_of
+from tuili.saved_prefixes import SavedPrefixes
 from tuili.sources import ANSWER_LEN, as_config, endings_of, source_limits
 from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.translation import summarize, translate
@@ -71,7 +74,7 @@ def _names_checked(init: Callable[_P, None]) -> Callable[_P, None]:
     return checked
 
 
-class LLM(Conversations, Vectors, Introspection):
+class LLM(Conversations, Vectors, Introspection, SavedPrefixes):
     """A model in memory, with the engine that runs it.
 
     model                  a Hugging Face folder, a .gguf file, or a name from `tuili models` (pulled on first
@@ -117,7 +120,6 @@ class LLM(Conversations, Vectors, Introspection):
     """
 
     _engine: Engine | None = None
-    _prefixes: Prefixes | None = None
     _defaults: dict[str, Any]
 
     @_names_checked
@@ -443,49 +445,6 @@ class LLM(Conversations, Vectors, Introspection):
         if not (isinstance(prompt, list | tuple) or (isinstance(prompt, np.ndarray) and prompt.ndim)):
             invalid("prompt", f"must be a str, token ids or messages, not {described(prompt)}")
         return None, prompt
-
-    # --- prefixes -------------------------------------------------------------------------------------------
-
-    def save_prefix(self, prompt: Prompt | Messages, *, cache_salt: str | None = None) -> bytes:
-        """The keys and values of a prompt's whole blocks of 32 tokens, for `load_prefix` of an LLM with the
-        same model and kv_cache_dtype, in this process or another. Holds the prompt's token ids.
-
-        prompt      what later prompts begin with. A text ends in the middle of a word of theirs, perhaps: the
-                    tokens there, hence the last block, may then differ. A model with sliding windows finds
-                    it whole or not at all: only what comes after it is seen is saved of a window
-        cache_salt  of the requests that are to find it; whoever loads it must give the same
-        raises      InvalidParameterError for a prompt of less than a block, and what `generate` raises
-
-        The first call reads all weights, to tell the model from others.
-        """
-        prefixes = self._prefix_cache()
-        salt = SamplingParams(cache_salt=cache_salt).cache_salt
-        with cutting_helps(""):
-            ids = checked_ids(self._encode_prompt(prompt)[1], self.loaded.spec.n_vocab)
-        self._check_room(prefixes.n_bytes(len(ids)) // 4, 1)
-        return prefixes.save(ids, salt)
-
-    def load_prefix(self, data: bytes, *, cache_salt: str | None = None) -> int:
-        """Put a saved prefix into the prefix cache; returns its number of tokens.
-
-        Requests that begin with these tokens, under the same cache_salt, find it until its blocks are needed
-        for others, and their answers are, to the bit, what they are without.
-
-        data    from `save_prefix`. Not trusted: anything else is an error
-        raises  ModelFormatError; InvalidParameterError if it belongs to another model, kv_cache_dtype, salt
-                or version of tuili; KVCacheExhaustedError if running requests leave no room
-        """
-        return self._prefix_cache().load(data, SamplingParams(cache_salt=cache_salt).cache_salt)
-
-    def _prefix_cache(self) -> Prefixes:
-        self._decoder_engine().check_usable()
-        if self.kind == "encoder-decoder":
-            raise InvalidParameterError("an encoder-decoder has no prefixes to keep", param="prompt")
-        if self._prefixes is None:
-            raise InvalidParameterError(
-                "prefixes need enable_prefix_caching=True", param="enable_prefix_caching"
-            )
-        return self._prefixes
 
     # --- state ----------------------------------------------------------------------------------------------
 

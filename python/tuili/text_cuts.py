@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tuili.least_tokens import BYTES, MAPPING, OF_SPACES, PLAIN, in_bytes, parts_of
 from tuili.loading.numbering import NumberedBackend
 from tuili.loading.pre_tokenizers import OUTER_SPACE
-from tuili.loading.tokenizer import call
+from tuili.loading.tokenizer_calls import call
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer

@@ -20,7 +20,8 @@ from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError
 from tuili.generation.checks import boolean, described
 from tuili.generation.worker import call_apart
 from tuili.least_tokens import LeastTokens
-from tuili.loading.tokenizer import LoadedTokenizer, call
+from tuili.loading.tokenizer import LoadedTokenizer
+from tuili.loading.tokenizer_calls import call
 from tuili.text_cuts import Cuts
 
 if TYPE_CHECKING:

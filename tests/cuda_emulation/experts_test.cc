@@ -75,11 +75,11 @@ TUILI_TEST(routes_are_the_cpus) {
   uint64_t seed = 0;
   for (const auto& [n_tokens, n_experts, n_used] :
        {std::tuple{9, 1, 1}, {1, 8, 2}, {70, 8, 2}, {40, 40, 5}, {9, 100, 40}, {12, 64, 64}}) {
-    for (const ops::Scoring scoring :
-         {ops::Scoring::softmax, ops::Scoring::sigmoid, ops::Scoring::near_best})
+    for (const ops::Scoring scoring : {ops::Scoring::softmax, ops::Scoring::sigmoid, ops::Scoring::near_best})
       for (const bool normalize : {false, true})
-        check_route({.n_used = n_used, .scoring = scoring, .near = 0.5f, .normalize = normalize, .scale = 2.5f},
-                    n_tokens, n_experts, ++seed);
+        check_route(
+            {.n_used = n_used, .scoring = scoring, .near = 0.5f, .normalize = normalize, .scale = 2.5f},
+            n_tokens, n_experts, ++seed);
   }
 }
 

@@ -61,6 +61,8 @@ def missing() -> Iterator[Case]:
     yield Case("FS-01", "lone surrogate", lambda path: "model\ud800.gguf", IO, "open_failed")
     yield Case("FS-01", "not UTF-8", lambda path: os.fsdecode(bytes(path) + b"/\xff\xfe"), IO, "open_failed")
     yield Case("FS-01", "empty folder", lambda path: path, IO, "config_missing")
+    adapter = instead("config.json", lambda path: path.with_name("adapter_config.json").touch())
+    yield Case("FS-01", "an adapter alone", adapter, IO, "config_missing")
     yield Case("FS-01", "no weights", without("model.safetensors"), IO, "open_failed")
 
 

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 from tuili import _core
 from tuili.generation.checks import invalid
-from tuili.generation.params import SamplingParams, ending_ids
+from tuili.generation.core_params import ending_ids
+from tuili.generation.params import SamplingParams
 from tuili.generation.steering import none_drawn
 from tuili.generation.structure import form_of
 
 if TYPE_CHECKING:
     from tuili.generation.delivery import Row, Transcript
     from tuili.generation.grammar import Constraint
-    from tuili.generation.request import FinishReason
+    from tuili.generation.outputs import FinishReason
 
 
 def search_for(params: SamplingParams, eos_ids: Iterable[int], max_tokens: int) -> _core.BeamSearch | None:

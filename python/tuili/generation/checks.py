@@ -1,7 +1,7 @@
 """Checks of names, and of one value each by its name: what a caller gave becomes what is worked with, or
 InvalidParameterError.
 
-No message shows a text that a user wrote.
+No message shows a text that a user wrote, which a word given for one of a few is not.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tuili.errors import InvalidParameterError
+from tuili.loading.files import shown
 
 MAX_INT = 2**31 - 1
 MAX_TOKEN_IDS = 1024
@@ -34,8 +35,8 @@ def described(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > MAX_SHOWN_BITS:  # Python refuses to write it out
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, bool | int | float | np.number):
-        shown = repr(value)
-        return shown if len(shown) <= 40 else shown[:40] + "…"
+        text = repr(value)
+        return text if len(text) <= 40 else text[:40] + "…"
     return "null" if value is None else f"a value of type {type(value).__name__}"
 
 
@@ -44,7 +45,7 @@ def not_supported_yet(name: str) -> NoReturn:
     invalid(name, "is not supported by this version of tuili", code="not_supported_yet")
 
 
-# What other libraries call these, where the spelling is too far away to be guessed.
+# What other libraries call these, where the spelling is too far away for a guess.
 _ELSEWHERE = {
     "max_length": "max_tokens",
     "eos_token_id": "stop_token_ids",
@@ -68,12 +69,13 @@ _ELSEWHERE = {
 
 def unknown_name(name: str, known: Iterable[str], where: str = "") -> NoReturn:
     """Raise InvalidParameterError that suggests the nearest known name. where: shown before both"""
-    known = list(known)
-    near = [_ELSEWHERE[name]] if _ELSEWHERE.get(name) in known else []
-    near = near or difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.7)
-    shown = "".join(c if c.isprintable() else "?" for c in f"{where}{name}"[:64])
-    hint = f"; did you mean {where}{near[0]}?" if near else ""
-    raise InvalidParameterError(f"unknown parameter {shown}{hint}", param=shown, code="unknown_parameter")
+    known = set(known)
+    meant = {theirs: ours for theirs, ours in _ELSEWHERE.items() if ours in known}
+    meant |= {ours: ours for ours in sorted(known)}
+    near = difflib.get_close_matches(name.lower(), meant, n=1, cutoff=0.7)
+    param = "".join(c if c.isprintable() else "?" for c in f"{where}{name}"[:64])
+    hint = f"; did you mean {where}{meant[near[0]]}?" if near else ""
+    raise InvalidParameterError(f"unknown parameter {param}{hint}", param=param, code="unknown_parameter")
 
 
 def only_known(names: Iterable[object], known: Collection[str], where: str = "") -> None:
@@ -124,7 +126,7 @@ def boolean(name: str, value: object) -> bool:
 
 def one_of(name: str, value: object, choices: Collection[str]) -> str:
     if not isinstance(value, str) or value not in choices:
-        invalid(name, f"must be one of {', '.join(choices)}")
+        invalid(name, f"must be one of {', '.join(choices)}, not {shown(value)}")
     return value
 
 

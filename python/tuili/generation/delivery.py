@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from tuili import _core
+from tuili.generation.core_params import ending_ids
 from tuili.generation.grammar import Constraint
-from tuili.generation.params import SamplingParams, ending_ids
+from tuili.generation.outputs import FinishReason
+from tuili.generation.params import SamplingParams
 from tuili.generation.processors import Processor
-from tuili.generation.request import FinishReason, Request
+from tuili.generation.request import Request
 from tuili.generation.spelling import Spelling, TextDecoder, n_overlapping
 
 if TYPE_CHECKING:

@@ -31,9 +31,10 @@ from tuili.generation.intake import Intake, SourceLimits
 from tuili.generation.live import LiveRequests, take_results
 from tuili.generation.load import Load
 from tuili.generation.messages import Abort, Compiled, Counters, Drawn, Submission, Withdrawal
+from tuili.generation.outputs import Logprobs
 from tuili.generation.pace import leash
 from tuili.generation.params import SamplingParams
-from tuili.generation.request import Handle, Logprobs, Request
+from tuili.generation.request import Handle, Request
 from tuili.generation.scheduler import Limits, Scheduler, StepPlan
 from tuili.generation.spelling import TextDecoder
 from tuili.generation.steering import choose, follow_grammar, none_drawn

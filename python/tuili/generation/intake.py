@@ -16,12 +16,18 @@ import numpy as np
 from tuili import _core
 from tuili.errors import GrammarError, PromptTooLongError
 from tuili.generation import checks, processors, structure
-from tuili.generation import params as parameters
 from tuili.generation.beam import check_beams, search_for, share_beams
+from tuili.generation.core_params import (
+    check_vocabulary,
+    core_params,
+    derived_seed,
+    ending_ids,
+    salt_number,
+)
 from tuili.generation.delivery import Collect, Row, spelling_for, transcript_for
 from tuili.generation.grammar import Grammars
 from tuili.generation.messages import Submission
-from tuili.generation.params import SamplingParams
+from tuili.generation.params import MAX_PROMPT_LOGPROB_ENTRIES, SamplingParams
 from tuili.generation.request import Request
 from tuili.generation.spelling import TextDecoder
 from tuili.generation.token_ids import checked_ids
@@ -152,7 +158,7 @@ class Intake:
             checks.invalid(
                 "decoder_start_token_id", "is for encoder-decoders: this model goes on from a prompt"
             )
-        parameters.check_vocabulary(params, self._n_vocab)
+        check_vocabulary(params, self._n_vocab)
         if isinstance(token_ids, list | tuple):  # before each of them is looked at
             self._check_length(len(token_ids))
         ids = checked_ids(token_ids, self._n_vocab)
@@ -160,7 +166,7 @@ class Intake:
         form = structure.form_of(params)
         self._check_form(form)
         words = [tuple(spelling) for word in params.bad_words for spelling in self._spellings(word)]
-        endings = {(token_id,) for token_id in parameters.ending_ids(params, self._eos_ids)}
+        endings = {(token_id,) for token_id in ending_ids(params, self._eos_ids)}
         words += [tuple(ids) for ids in params.bad_words_ids or () if tuple(ids) not in endings]
         words += [(token_id,) for token_id in params.suppress_tokens or ()]
         seed = params.seed
@@ -213,13 +219,10 @@ class Intake:
         The model computes at most max_model_len tokens of a text. The last token drawn need not be computed.
         """
         self._check_length(n_prompt)
-        if (
-            params.prompt_logprobs
-            and n_prompt * params.prompt_logprobs > parameters.MAX_PROMPT_LOGPROB_ENTRIES
-        ):
+        if params.prompt_logprobs and n_prompt * params.prompt_logprobs > MAX_PROMPT_LOGPROB_ENTRIES:
             checks.invalid(
                 "prompt_logprobs",
-                f"times the prompt's length exceeds {parameters.MAX_PROMPT_LOGPROB_ENTRIES} entries",
+                f"times the prompt's length exceeds {MAX_PROMPT_LOGPROB_ENTRIES} entries",
             )
         room = self._max_model_len - n_prompt + 1
         wanted = room if params.max_tokens is None else params.max_tokens
@@ -248,9 +251,9 @@ class Intake:
     def _row(self, order: Order, request: Request, index: int, n_candidates: int) -> Row:
         params, what = order.params, order.collect
         n_prompt_logprobs = -1 if params.prompt_logprobs is None or what or index else params.prompt_logprobs
-        core_params = parameters.core_params(
+        sampling = core_params(
             params,
-            seed=parameters.derived_seed(order.seed, index),
+            seed=derived_seed(order.seed, index),
             eos_ids=self._eos_ids,
             bad_words=order.words,
             max_tokens=order.max_tokens,
@@ -258,12 +261,12 @@ class Intake:
         )
         sequence = _core.Sequence(
             order.ids,
-            core_params,
-            salt=parameters.salt_number(params.cache_salt),
+            sampling,
+            salt=salt_number(params.cache_salt),
             collect_logits=what == "logits",
             collect_hidden=what == "hidden_states",
             prompt_logprobs=n_prompt_logprobs,
-            stop_ids=parameters.ending_ids(params, self._eos_ids),
+            stop_ids=ending_ids(params, self._eos_ids),
             max_tokens=len(order.ids) + order.max_tokens,
             prompt_lookup=params.prompt_lookup_num_tokens or 0,
             deferred=bool(params.logits_processors),

@@ -12,7 +12,8 @@ from tuili.generation.beam import BeamGroup
 from tuili.generation.delivery import Row
 from tuili.generation.load import Load
 from tuili.generation.messages import Counters, Submission
-from tuili.generation.request import FinishReason, Request, TokenLogprob, Waiter, cancelled, wake_loops
+from tuili.generation.outputs import FinishReason, TokenLogprob
+from tuili.generation.request import Request, Waiter, cancelled, wake_loops
 from tuili.generation.scheduler import Scheduler
 from tuili.generation.steering import not_numbers
 from tuili.generation.worker import forget_frames, log

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from tuili.errors import TuiliError
 from tuili.generation.delivery import Row
 from tuili.generation.grammar import Constraint
-from tuili.generation.request import Logprobs, Request
+from tuili.generation.outputs import Logprobs
+from tuili.generation.request import Request
 
 
 @dataclass(frozen=True, slots=True)

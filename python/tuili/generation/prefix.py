@@ -26,8 +26,9 @@ from tuili import __version__, _core
 from tuili.capacity import KvDtype
 from tuili.errors import InvalidParameterError, KVCacheExhaustedError, ModelFormatError, NumericError
 from tuili.generation.checks import described, invalid
+from tuili.generation.core_params import salt_number
 from tuili.generation.engine import Engine
-from tuili.generation.params import SamplingParams, resolve, salt_number
+from tuili.generation.params import SamplingParams, resolve
 from tuili.loading.files import shown
 
 MAGIC = b"TUILIKVP"

@@ -10,15 +10,14 @@ from __future__ import annotations
 import os
 import re
 import struct
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuili.errors import ModelFormatError, ModelLimitError, ModelUnsupportedError
 from tuili.loading.checkpoint import FOREIGN_FORMATS, FORMATS, Checkpoint, TensorInfo
 from tuili.loading.files import RegularFile, StrPath, open_regular, shown
+from tuili.loading.gguf_metadata import ARRAY, BOOL, SCALARS, STRING, ArrayPlace, Metadata
 
 MAX_KEYS = 65_536
 MAX_TENSORS = 65_536
@@ -34,24 +33,6 @@ _STRING_OVERHEAD_BYTES = 57
 
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 
-# Value types of fixed size by id: name, encoding.
-_SCALARS = {
-    0: ("UINT8", struct.Struct("<B")),
-    1: ("INT8", struct.Struct("<b")),
-    2: ("UINT16", struct.Struct("<H")),
-    3: ("INT16", struct.Struct("<h")),
-    4: ("UINT32", struct.Struct("<I")),
-    5: ("INT32", struct.Struct("<i")),
-    6: ("FLOAT32", struct.Struct("<f")),
-    7: ("BOOL", struct.Struct("<B")),
-    10: ("UINT64", struct.Struct("<Q")),
-    11: ("INT64", struct.Struct("<q")),
-    12: ("FLOAT64", struct.Struct("<d")),
-}
-_BOOL = 7
-_STRING, _ARRAY = 8, 9
-_TYPE_NAMES = {number: name for number, (name, _) in _SCALARS.items()} | {_STRING: "STRING", _ARRAY: "ARRAY"}
-
 # Tensor types by id. Those that are not in FORMATS exist but cannot be loaded; 4, 5, 31-33 and 36-38 were
 # removed.
 _TENSOR_TYPES = {
@@ -62,9 +43,6 @@ _TENSOR_TYPES = {
     39: "mxfp4", 40: "nvfp4",
 }  # fmt: skip
 _REMOVED_TYPES = frozenset({4, 5, 31, 32, 33, 36, 37, 38})
-
-T = TypeVar("T")
-_REQUIRED: Any = object()
 
 
 class _Header:
@@ -184,168 +162,23 @@ class _Header:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayPlace:
-    """An array not yet decoded: `n` elements of type `element` in bytes [begin, end) of the header."""
-
-    element: int
-    n: int
-    begin: int
-    end: int
-
-
-class ByteRanges(Protocol):
-    """The header's bytes, or what reads them when they are asked for."""
-
-    def __getitem__(self, at: slice, /) -> bytearray: ...
-
-
-class Metadata:
-    """The key-value pairs of a GGUF file behind typed getters; nothing is converted from one type to another.
-
-    Each getter takes a key, and most a default for when it is absent; without one a missing key is an error.
-    raises  ModelFormatError (key_missing, key_type, array_length), naming the key
-    """
-
-    def __init__(self, what: str, data: ByteRanges, values: dict[str, tuple[int, Any]]) -> None:
-        self.what = what
-        self._data = data
-        self._values = values
-        self._asked: set[str] = set()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._values
-
-    def values(self) -> dict[str, tuple[int, Any]]:
-        """Key -> type and value as they stand in the file, of an array its place."""
-        return self._values
-
-    def was_read(self, key: str) -> bool:
-        """Whether a getter was asked for a key."""
-        return key in self._asked
-
-    def _get(self, key: str, wanted: str, default: T) -> Any | T:
-        self._asked.add(key)
-        found = self._values.get(key)
-        if found is None:
-            if default is _REQUIRED:
-                raise ModelFormatError(f"{self.what}: key {key} is missing", code="key_missing")
-            return default
-        number, value = found
-        name = (
-            f"ARRAY of {_TYPE_NAMES[value.element]}" if isinstance(value, ArrayPlace) else _TYPE_NAMES[number]
-        )
-        if name != wanted:
-            raise ModelFormatError(
-                f"{self.what}: key {shown(key)} must be {wanted}, not {name}", code="key_type"
-            )
-        return value
-
-    def get_u16(self, key: str) -> int:
-        """A UINT16."""
-        return int(self._get(key, "UINT16", _REQUIRED))
-
-    def get_u32(self, key: str, default: T = _REQUIRED) -> int | T:
-        """A UINT32."""
-        return self._get(key, "UINT32", default)
-
-    def get_i32(self, key: str) -> int:
-        """An INT32."""
-        return int(self._get(key, "INT32", _REQUIRED))
-
-    def get_f32(self, key: str, default: T = _REQUIRED) -> float | T:
-        """A FLOAT32; may be infinite or not a number."""
-        return self._get(key, "FLOAT32", default)
-
-    def get_bool(self, key: str, default: T = _REQUIRED) -> bool | T:
-        """A BOOL."""
-        return self._get(key, "BOOL", default)
-
-    def get_str(self, key: str, default: T = _REQUIRED) -> str | T:
-        """A STRING."""
-        return self._get(key, "STRING", default)
-
-    def _array(self, key: str, element: int, n: int | None, default: T) -> ArrayPlace | T:
-        found = self._get(key, f"ARRAY of {_TYPE_NAMES[element]}", default)
-        if isinstance(found, ArrayPlace) and n is not None and found.n != n:
-            raise ModelFormatError(
-                f"{self.what}: key {shown(key)} must have {n} elements, not {found.n}", code="array_length"
-            )
-        return found
-
-    def _numbers(self, key: str, element: int, dtype: str, n: int | None, default: T) -> Any | T:
-        array = self._array(key, element, n, default)
-        if not isinstance(array, ArrayPlace):
-            return array
-        return np.frombuffer(self._data[array.begin : array.end], dtype)
-
-    def get_f32_array(self, key: str, n: int | None = None) -> NDArray[np.float32]:
-        """An array of FLOAT32, of `n` elements if given."""
-        return self._numbers(key, 6, "<f4", n, _REQUIRED)
-
-    def get_i32_array(self, key: str, n: int | None = None, default: T = _REQUIRED) -> NDArray[np.int32] | T:
-        """An array of INT32, of `n` elements if given."""
-        return self._numbers(key, 5, "<i4", n, default)
-
-    def get_u32_array(self, key: str, n: int | None = None) -> NDArray[np.uint32]:
-        """An array of UINT32, of `n` elements if given."""
-        return self._numbers(key, 4, "<u4", n, _REQUIRED)
-
-    def get_bool_array(self, key: str, n: int | None = None) -> NDArray[np.bool_]:
-        """An array of BOOL, of `n` elements if given."""
-        return self._numbers(key, 7, "?", n, _REQUIRED)
-
-    def get_bytes(self, key: str, default: T = _REQUIRED) -> bytes | T:
-        """An array of UINT8, or of INT8, as old files have it."""
-        found = self._values.get(key)
-        signed = found is not None and isinstance(found[1], ArrayPlace) and found[1].element == 1
-        numbers = self._numbers(key, int(signed), "u1", None, default)
-        return numbers.tobytes() if isinstance(numbers, np.ndarray) else numbers
-
-    def n_strings(self, key: str) -> int:
-        """The length of an array of STRING, without decoding it."""
-        array = self._array(key, _STRING, None, _REQUIRED)
-        assert isinstance(array, ArrayPlace)
-        return array.n
-
-    def get_str_array(self, key: str, n: int | None = None) -> list[str]:
-        """An array of STRING, of `n` elements if given; decoded now.
-
-        raises  ModelFormatError (string_utf8) besides
-        """
-        array = self._array(key, _STRING, n, _REQUIRED)
-        assert isinstance(array, ArrayPlace)
-        data, at, unpack = bytes(self._data[array.begin : array.end]), 0, _U64.unpack_from
-        strings = []
-        try:
-            for _ in range(array.n):
-                begin = at + 8
-                at = begin + unpack(data, at)[0]
-                strings.append(data[begin:at].decode())
-        except UnicodeDecodeError as error:
-            raise ModelFormatError(
-                f"{self.what}: key {shown(key)}: element {len(strings)} is not UTF-8", code="string_utf8"
-            ) from error
-        return strings
-
-
 def _read_value(header: _Header, key: str) -> tuple[int, Any]:
     """The type and value of one pair; arrays are measured, not decoded."""
     at = header.at
     number = header.u32(f"the type of key {shown(key)}")
     where = f"key {shown(key)}"
-    if number in _SCALARS:
-        encoding = _SCALARS[number][1]
+    if number in SCALARS:
+        encoding = SCALARS[number][1]
         begin = header.need(encoding.size, where)
         (value,) = encoding.unpack_from(header.bytes, begin)
-        if number == _BOOL and value > 1:
+        if number == BOOL and value > 1:
             raise ModelFormatError(
                 f"{header.what}: byte {begin}: {where} is a BOOL of value {value}", code="bool_value"
             )
-        return number, bool(value) if number == _BOOL else value
-    if number == _STRING:
+        return number, bool(value) if number == BOOL else value
+    if number == STRING:
         return number, header.string(where, MAX_STRING_BYTES)
-    if number == _ARRAY:
+    if number == ARRAY:
         return number, _read_array(header, where)
     raise ModelFormatError(
         f"{header.what}: byte {at}: {where} has the unknown type {number}", code="value_type"
@@ -355,23 +188,23 @@ def _read_value(header: _Header, key: str) -> tuple[int, Any]:
 def _read_array(header: _Header, where: str) -> ArrayPlace:
     at = header.at
     element = header.u32(f"the element type of {where}")
-    if element == _ARRAY:
+    if element == ARRAY:
         raise ModelFormatError(
             f"{header.what}: byte {at}: {where} is an array of arrays", code="nested_array"
         )
-    if element == _STRING:
+    if element == STRING:
         n = header.count(f"the length of {where}", 8, MAX_ARRAY_BYTES // _STRING_OVERHEAD_BYTES)
         begin = header.at
         header.skip_strings(n, where, MAX_ARRAY_BYTES - n * _STRING_OVERHEAD_BYTES)
         return ArrayPlace(element, n, begin, header.at)
-    if element not in _SCALARS:
+    if element not in SCALARS:
         raise ModelFormatError(
             f"{header.what}: byte {at}: {where} has the unknown element type {element}", code="value_type"
         )
-    size = _SCALARS[element][1].size
+    size = SCALARS[element][1].size
     n = header.count(f"the length of {where}", size, MAX_ARRAY_BYTES // size)
     begin = header.need(n * size, where)
-    if element == _BOOL and n and max(header.bytes[begin : header.at]) > 1:
+    if element == BOOL and n and max(header.bytes[begin : header.at]) > 1:
         raise ModelFormatError(
             f"{header.what}: byte {begin}: {where} holds a BOOL other than 0 and 1", code="bool_value"
         )

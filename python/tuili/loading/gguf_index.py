@@ -9,7 +9,7 @@ from typing import Any
 
 from tuili.loading.checkpoint import Checkpoint, Part, TensorInfo
 from tuili.loading.files import FileIdentity, open_regular, shown
-from tuili.loading.gguf import ArrayPlace, Metadata
+from tuili.loading.gguf_metadata import ArrayPlace, Metadata
 
 
 def to_index(metadata: Metadata, checkpoint: Checkpoint) -> dict[str, Any]:

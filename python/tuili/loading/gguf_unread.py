@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.files import shown
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 # Keys behind "<architecture>." -> the values that change nothing, or the keys whose value says the same.
 _NEUTRAL: dict[str, tuple[object, ...]] = {

@@ -20,13 +20,14 @@ from tuili.loading.merges import merges_of_scores
 from tuili.loading.pre_tokenizers import BOS_BY_DEFAULT, GGUF_PATTERNS, GPT2, WHOLE_WORDS_FIRST
 from tuili.loading.sentencepiece_file import UNIGRAM, SentencePieces
 from tuili.loading.token_bytes import WORD_PIECE_PREFIX
+from tuili.loading.tokenizer_calls import call
 from tuili.loading.tokenizer_json import bad, check, check_merges, check_tokens, split_merge
 from tuili.loading.tokenizer_parts import Parts, unigram
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from tuili.loading.gguf import Metadata
+    from tuili.loading.gguf_metadata import Metadata
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 _SPECIAL = (UNKNOWN, CONTROL)
@@ -200,8 +201,6 @@ def _pieces(metadata: Metadata, vocab: GgufVocab) -> list[tuple[str, float, int]
 def _unigram(metadata: Metadata, vocab: GgufVocab) -> Tokenizer:
     """T5's, which cuts texts at white space first, as in a folder."""
     from tokenizers import Tokenizer
-
-    from tuili.loading.tokenizer import call  # which imports this
 
     unknown = _special_id(metadata, vocab, "unknown")
     if unknown is None:

@@ -11,6 +11,7 @@ from tuili.loading.config import MAX_VOCAB, Config
 from tuili.loading.files import shown
 
 MAX_LABELS = 1 << 16
+WRITERS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in
 
 # The end of an architecture's name -> what its head answers about.
 _KINDS = {

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import logging
-import math
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
 
 from tuili._core import MAX_THREADS, Model, ModelBuilder, ModelSpec
-from tuili.errors import InvalidParameterError, ModelFormatError, ModelLimitError, ModelUnsupportedError
+from tuili.errors import InvalidParameterError, ModelFormatError, ModelLimitError
 from tuili.loading import heads
 from tuili.loading.architectures.decoder_heads import HeadedDecoder
-from tuili.loading.checkpoint import FORMATS, TensorInfo
-from tuili.loading.config import Config
 from tuili.loading.files import StrPath, shown
-from tuili.loading.four_bits import int4_format, quantize_int4
-from tuili.loading.gguf import Metadata
-from tuili.loading.layout import Names, Parts, Place, Shape, checked, constant, cut, our_names, places, whole
+from tuili.loading.four_bits import quantize_int4
+from tuili.loading.gguf_metadata import Metadata
+from tuili.loading.layout import Shape, cut
 from tuili.loading.memory import available_memory
 from tuili.loading.model_source import ModelSource, TokenizerFiles, open_source
 from tuili.loading.sentence_maps import SentenceMap
 from tuili.loading.task_parameters import task_parameters
-from tuili.loading.tied_heads import HEADS, untie
+from tuili.loading.tensor_plan import (
+    FLOATS,
+    PlannedTensor,
+    find_head,
+    find_tied,
+    is_multiplied,
+    is_weight,
+    plan_tensors,
+)
 from tuili.loading.weights import (
     FLOAT_FORMATS,
     check_finite,
@@ -39,35 +43,10 @@ from tuili.loading.weights import (
 logger = logging.getLogger("tuili")
 
 Compute = Literal["auto", "int8", "float32"]
-_FLOATS = ("f32", "f16", "bf16")
-_ATTENTION = ("query", "key", "value", "output")
-_LINEAR = (*_ATTENTION, *(f"cross_{name}" for name in _ATTENTION), "attention_gate", "gate", "up", "down")
 _DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
-_TABLES = ("position_embedding", "token_type_embedding", "distance_table")
 
 # Packing pads panels and may spend a byte where a format has six bits (at most 3 % more).
 _PACKING = 1.05
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedTensor:
-    """One tensor of the model: our name, where it is, and the format that it is handed to the core in."""
-
-    name: str
-    place: Place
-    format: str
-    shape: Shape
-
-    @property
-    def stored(self) -> TensorInfo:
-        """The tensor in the file that holds it."""
-        return self.place.stored
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes in that format."""
-        block = FORMATS[self.format]
-        return math.prod(self.shape) // block.n_values * block.n_bytes
 
 
 @dataclass
@@ -96,7 +75,7 @@ class LoadPlan:
         return [
             tensor.name
             for tensor in self.tensors
-            if self.quantization and tensor.format in _FLOATS and _is_multiplied(tensor.name, self.spec)
+            if self.quantization and tensor.format in FLOATS and is_multiplied(tensor.name, self.spec)
         ]
 
     def finished(self, model: Model) -> LoadedModel:
@@ -147,7 +126,7 @@ class LoadedModel:
     @property
     def rounds_activations(self) -> bool:
         """Whether a product rounds its input to int8: where weights are quantized, and not dequantized."""
-        quantized = not set(_FLOATS).issuperset(self.config["weight_bytes"])
+        quantized = not set(FLOATS).issuperset(self.config["weight_bytes"])
         return quantized and self.config["compute"] != "float32"
 
 
@@ -167,7 +146,7 @@ def plan_model(
     """Check a Hugging Face folder or GGUF file down to the byte range of every tensor.
 
     dtype          of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
-    quantization   "int8" or "int4": what float matrices become, by _quantized_format
+    quantization   "int8" or "int4": what float matrices become, see tensor_plan.py
     strict         False tolerates data that no tensor covers, with a warning
     strict_paths   refuse symbolic links that lead out of the folder
     check_finite   `load` refuses infinite and not-a-number weights
@@ -184,11 +163,11 @@ def plan_model(
     source.config.warnings = warnings = list(source.checkpoint.warnings)
     source.config.tensors = source.checkpoint.tensors.keys()
     source.config.max_model_len = int(max_model_len) if isinstance(max_model_len, int | np.integer) else None
-    _find_head(source, warnings)
-    _find_tied(source, warnings)
+    find_head(source, warnings)
+    find_tied(source, warnings)
     head = heads.describe(source.config, source.module)
     spec: ModelSpec = source.module.spec(source.config)
-    tensors, ignored = _plan_tensors(source, spec, dtype, quantization, warnings)
+    tensors, ignored = plan_tensors(source, spec, dtype, quantization, warnings)
     weight_bytes = sum(tensor.n_bytes for tensor in tensors)
     largest = max(tensor.place.read_bytes + tensor.n_bytes for tensor in tensors)
     plan = LoadPlan(
@@ -224,43 +203,6 @@ def _check_depth(source: ModelSource) -> None:
         )
 
 
-def _plan_tensors(
-    source: ModelSource, spec: ModelSpec, dtype: str, quantization: str | None, warnings: list[str]
-) -> tuple[list[PlannedTensor], list[str]]:
-    """What becomes of every tensor that the spec needs, and the names of those that it does not."""
-    expected = {name: tuple(shape) for name, shape in ModelBuilder(spec).expected()}
-    if quantization is not None and not any(_is_multiplied(name, spec) for name in expected):
-        raise InvalidParameterError(
-            f"quantization: {source.architecture} has no matrix to quantize; leave it out",
-            param="quantization",
-            code="invalid_option",
-        )
-    found, ignored = _match_names(source, expected, warnings)
-    tensors = []
-    for name, shape in expected.items():
-        place = _checked(name, expected, found.pop(name, None), source, spec)
-        if quantization is not None and _can_quantize(name, place.stored, shape, spec):
-            format = _quantized_format(quantization, name, shape[1])
-        else:
-            format = _target_format(name, place.stored, shape, dtype)
-        tensors.append(PlannedTensor(name, place, format, shape))
-    for name, place in found.items():
-        if not _is_bias_of_zeros(place.stored, source):
-            warnings.append(f"tensor '{shown(place.stored.name)}' ({name}) is not used by this configuration")
-        ignored.append(shown(place.stored.name, 256))
-    return tensors, ignored
-
-
-def _is_bias_of_zeros(stored: TensorInfo, source: ModelSource) -> bool:
-    """Whether it is what AutoGPTQ, until 2023, gave every quantized map that has no bias."""
-    checkpoint = source.checkpoint
-    of = stored.name.removesuffix(".bias") + ".weight"
-    if of not in checkpoint.derived or stored.shape != checkpoint.tensors[of].shape[:1]:
-        return False
-    with checkpoint:
-        return not checkpoint.read(stored.name).any()
-
-
 def check_options(dtype: str, compute: str, quantization: str | None, num_threads: int | None) -> None:
     """raises  InvalidParameterError (invalid_option)"""
     wrong: list[tuple[str, object, str]] = [
@@ -281,158 +223,11 @@ def check_options(dtype: str, compute: str, quantization: str | None, num_thread
         )
 
 
-# ---- which tensor is which
-
-
-def _names(source: ModelSource) -> tuple[Names, Sequence[str], str]:
-    """Their names of tensors -> ours, patterns of known extras, and the prefix that some files leave out."""
-    module = source.module
-    if source.kind == "gguf":
-        own = getattr(module, "gguf_tensor_names", None)
-        return own(source.config) if own else module.GGUF_TENSOR_NAMES, module.GGUF_IGNORED_TENSORS, ""
-    names = module.tensor_names(source.config) if hasattr(module, "tensor_names") else module.TENSOR_NAMES
-    return names, module.IGNORED_TENSORS, getattr(module, "BASE_PREFIX", "model.")
-
-
-def _find_head(source: ModelSource, warnings: list[str]) -> None:
-    """Note in the configuration which head the model has.
-
-    sentence-transformers' folders name the class that a model was trained from, with a head for masked words
-    that they do not hold. One that is tied and has no parts of its own needs none.
-    """
-    if source.kind == "gguf":
-        return
-    source.config.head = heads.kind_of(source.architecture)
-    if source.config.head != "words":
-        return
-    names, _, prefix = _names(source)
-    found = (our_names(theirs, names, prefix) for theirs in source.checkpoint.tensors)
-    if any(parts is not None and parts.names[0].startswith("task_head.") for parts in found):
-        return
-    trial = Config(dict(source.config.values), source.config.what, source.config.names)
-    trial.head, trial.tensors = "words", source.config.tensors
-    spec = source.module.spec(trial)
-    if any(name.startswith("task_head.") for name, _ in ModelBuilder(spec).expected()):
-        source.config.head = None
-        warnings.append(f"the files hold no head for {source.architecture}; the model gives vectors only")
-
-
-def _find_tied(source: ModelSource, warnings: list[str]) -> None:
-    """Note in the configuration that a head for words is not tied, if the files hold another matrix."""
-    if source.kind == "gguf" or source.config.head not in (None, "words"):
-        return
-    if not getattr(source.module, "UNTIES", True):
-        return
-    names, _, prefix = _names(source)
-    stored = {
-        parts.names[0]: info
-        for theirs, info in source.checkpoint.tensors.items()
-        if (parts := our_names(theirs, names, prefix)) is not None
-    }
-    if (warning := untie(source.config, source.checkpoint, stored)) is not None:
-        warnings.append(warning)
-
-
-def _match_names(
-    source: ModelSource, expected: Mapping[str, Shape], warnings: list[str]
-) -> tuple[dict[str, Place], list[str]]:
-    """Places of tensors by our names, and the names of those left out: known extras, unknown ones with a
-    warning."""
-    names, extras, prefix = _names(source)
-    second: Mapping[str, str] = getattr(source.module, "SECOND_NAMES", {}) if source.kind == "folder" else {}
-    if "head.bias" in expected:  # of a decoder that has an encoder's head for words
-        second = dict.fromkeys(second, "head.bias")
-    found: dict[str, Place] = {}
-    ignored = []
-    for theirs, stored in sorted(source.checkpoint.tensors.items(), key=lambda item: item[0] in second):
-        parts = our_names(theirs, names, prefix)
-        if theirs in second and second[theirs] not in found and second[theirs] in expected:
-            parts = Parts((second[theirs],))
-        if parts is None:
-            ignored.append(shown(theirs, 256))
-            if not any(re.fullmatch(extra, name) for extra in extras for name in (theirs, prefix + theirs)):
-                warnings.append(f"tensor '{shown(theirs)}' is unknown and ignored")
-            continue
-        if theirs in source.checkpoint.derived:
-            parts = parts._replace(transposed=False)
-        for ours, place in places(stored, parts, expected):
-            if ours in found:
-                raise ModelFormatError(
-                    f"tensors '{shown(theirs)}' and '{shown(found[ours].stored.name)}' are the same part of "
-                    f"the model, {ours}",
-                    code="tensor_duplicate",
-                )
-            found[ours] = place
-    for head in HEADS:
-        if head in found and head not in expected:  # of two that are tied, files hold either, or both
-            other = found.pop(head).stored
-            if found.setdefault("token_embedding", whole(other, "token_embedding")).stored is not other:
-                ignored.append(shown(other.name, 256))
-    return found, ignored
-
-
-def _checked(
-    name: str, expected: Mapping[str, Shape], place: Place | None, source: ModelSource, spec: ModelSpec
-) -> Place:
-    """`place`, provided that it is there, has the shape that the configuration asks for, and can be read."""
-    where, shape = shown(source.path, 256), expected[name]
-    if place is None:
-        value = constant(name, source.module, source.config)
-        if value is None:
-            raise ModelFormatError(f"{where}: tensor {name} {list(shape)} is missing", code="tensor_missing")
-        return whole(TensorInfo(name, "f32", shape, 0, 0), name, value)
-    layer = re.match(r"layers\.(\d+)\.", name)
-    n_groups = spec.layers[int(layer[1])].n_kv_heads if layer is not None else 1
-    place = checked(place, shape, expected, n_groups, where)
-    stored = place.stored
-    if stored.format not in (FORMATS if _is_weight(name, shape) else _FLOATS):
-        raise ModelUnsupportedError(
-            f"{where}: tensor '{shown(stored.name)}' is stored as {stored.format}, which is not "
-            f"supported here",
-            code="tensor_dtype",
-        )
-    return place
-
-
-def _is_weight(name: str, shape: Shape) -> bool:
-    """Whether a tensor may be quantized and converted: a linear layer's matrix, or the token embedding."""
-    name = name.removeprefix("encoder.")
-    return len(shape) == 2 and name not in _TABLES and not name.startswith("position_biases.")
-
-
-def _is_multiplied(name: str, spec: ModelSpec) -> bool:
-    """Whether a tensor is a linear map's matrix, as opposed to a table that is only looked up."""
-    if name == "token_embedding":
-        return (spec.has_head and spec.tied_head) or (spec.task_head.n_out > 0 and spec.task_head.tied)
-    return name == "head" or name.rsplit(".", 1)[-1] in _LINEAR
-
-
-def _can_quantize(name: str, stored: TensorInfo, shape: Shape, spec: ModelSpec) -> bool:
-    return (
-        stored.format in _FLOATS and _is_multiplied(name, spec) and shape[1] % FORMATS["q8_0"].n_values == 0
-    )
-
-
-def _quantized_format(quantization: str, name: str, n_in: int) -> str:
-    """Heads, which are embeddings where these are tied, keep 8 bits: logits feel every error of theirs."""
-    if quantization == "int8" or name in ("head", "token_embedding"):
-        return "q8_0"
-    return int4_format(n_in)
-
-
 def _n_alike(plan: LoadPlan, shape: Shape) -> int:
     """Values of one scale. Decoders' activations have outliers, also under a head, which spoil what shares a
     scale with them: 32 there."""
     is_decoder = plan.spec.kind == "decoder" or isinstance(plan.source.module, HeadedDecoder)
     return 128 if not is_decoder and shape[1] % 128 == 0 else 32
-
-
-def _target_format(name: str, stored: TensorInfo, shape: Shape, dtype: str) -> str:
-    if not _is_weight(name, shape):
-        return "f32"
-    if dtype == "auto" or stored.format not in _FLOATS:
-        return stored.format
-    return FLOAT_FORMATS[dtype]
 
 
 def _folded_bytes(spec: ModelSpec) -> int:
@@ -485,14 +280,14 @@ def _load_tensor(builder: ModelBuilder, tensor: PlannedTensor, plan: LoadPlan) -
         n_heads = source.module.unpermute(tensor.name, source.config)
         if n_heads:
             data = unpermute_rows(data, tensor.shape[0], n_heads)
-    is_vector = not _is_weight(tensor.name, tensor.shape)
+    is_vector = not is_weight(tensor.name, tensor.shape)
     if tensor.format != stored.format or is_vector:
         values = to_float32(data, stored.format)
         if is_vector and source.kind == "folder" and hasattr(source.module, "fold"):
             values = source.module.fold(tensor.name, values)
         if tensor.format == "q8_0":
             data = quantize_q8_0(values, stored.name, _n_alike(plan, tensor.shape))
-        elif tensor.format not in _FLOATS:
+        elif tensor.format not in FLOATS:
             data = quantize_int4(values, tensor.shape[1], stored.name)
         else:
             data = from_float32(values, tensor.format, stored.name)

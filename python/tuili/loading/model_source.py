@@ -28,8 +28,9 @@ from tuili.loading.generation_config import (
     generation_defaults,
     legacy_generation,
 )
-from tuili.loading.gguf import Metadata, open_gguf
+from tuili.loading.gguf import open_gguf
 from tuili.loading.gguf_index import from_index
+from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.gguf_unread import refuse_unread
 from tuili.loading.language_part import language_part, take_language_part
 from tuili.loading.numbering import Numbering
@@ -210,6 +211,8 @@ def _model_config(folder: str, inside: str | None) -> tuple[Config, bool]:
     config = read_config(folder, "config.json", inside=inside)
     if config is None:
         problem = "there is no config.json; a .gguf file in it is loaded by its own path"
+        if os.path.exists(os.path.join(folder, "adapter_config.json")):
+            problem = "an adapter alone; give the folder of a model that it was merged into"
         raise ModelIOError(f"{shown(folder, 256)}: {problem}", code="config_missing", errno=2)
     part = language_part(config)
     return part or with_architecture(config), part is not None

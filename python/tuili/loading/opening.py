@@ -10,7 +10,7 @@ from typing import Any
 from tuili.errors import TuiliError
 from tuili.loading import gguf_index, tokenizer_cache
 from tuili.loading.files import StrPath
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.model import LoadedModel, LoadPlan, check_options, load, plan_model
 from tuili.loading.model_source import TokenizerFiles
 from tuili.loading.packed_cache import PackedCache, folder_of

@@ -12,6 +12,7 @@ from typing import Any
 from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading.config import Config
 from tuili.loading.files import shown
+from tuili.loading.heads import WRITERS
 
 # Architecture, as `architectures` of config.json or `general.architecture` of GGUF spell it -> file in
 # architectures/.
@@ -213,7 +214,6 @@ GGUF_ARCHITECTURES = {
     "t5encoder": "t5_encoder",
 }
 
-WORDS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in
 _PLAIN_ENDS = r"(For(CausalLM|ConditionalGeneration)|LMHeadModel|MTModel|Model)$"
 _LLAMAS = {"exaone": "Exaone", "internlm3": "InternLM3", "iquestcoder": "IQuestCoder"}
 # How model_type spells some: Gemma 3's plain one also sees images.
@@ -221,8 +221,8 @@ _SPELT = {"Gemma3": "Gemma3Text", "HunYuanDenseV1": "HunYuanV1Dense", "HunYuanMo
 
 
 def _architecture(table: Mapping[str, str], name: str, where: str) -> ModuleType:
-    stem = re.sub(f"({'|'.join(WORDS)})$", "", name)
-    both = any(f"{stem}{words}" in table for words in WORDS)
+    stem = re.sub(f"({'|'.join(WRITERS)})$", "", name)
+    both = any(f"{stem}{words}" in table for words in WRITERS)
     if name not in table and stem != name and stem in _ENCODERS and not both:
         raise ModelUnsupportedError(
             f"{where} is '{name}', and {stem} is read as an encoder alone: with {', '.join(_TASKS)}",
@@ -271,7 +271,7 @@ def as_embedder(config: Config) -> Config:
     names = config.values.get("architectures")
     if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str):
         name = re.sub(r"^(M?|UM)T5(Model|ForConditionalGeneration)$", r"\1T5EncoderModel", names[0])
-        stems = [name.removesuffix(words) for words in WORDS if name.endswith(words)]
+        stems = [name.removesuffix(words) for words in WRITERS if name.endswith(words)]
         if stems and name in HF_ARCHITECTURES and stems[0] not in _DECODERS_ALONE:
             name = f"{stems[0]}Model"
         config.values = {**config.values, "architectures": [name]}
@@ -287,7 +287,7 @@ def _headed(name: str) -> str | None:
         return CLASSES[name]
     for end in ENDS:
         for stem in (name.removesuffix(end), name.removesuffix(f"Text{end}")):
-            for words in WORDS if stem not in _DECODERS_ALONE else ():
+            for words in WRITERS if stem not in _DECODERS_ALONE else ():
                 if name != stem and f"{stem}{words}" in HF_ARCHITECTURES:
                     return f"{stem}{words}"
     return None
@@ -322,7 +322,7 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
         module = seq2seq_heads.HeadedSeq2seq(module, headed)
     elif headed is not None:
         module = decoder_heads.HeadedDecoder(module, headed)
-    elif names[0].endswith(WORDS):
+    elif names[0].endswith(WRITERS):
         for key, usual in (("is_causal", True), ("use_bidirectional_attention", False)):
             if config.flag(key, usual) is not usual:
                 raise ModelUnsupportedError(

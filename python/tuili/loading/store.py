@@ -249,8 +249,9 @@ def resolve(model: StrPath, cache_dir: StrPath | None = None, stream: TextIO | N
         return pull(name, cache_dir, stream)
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}", name):
         return _pull_hub(name, cache_dir, stream)
+    home = " (~ is a shell's word: os.path.expanduser makes a path of it)" if name.startswith("~") else ""
     raise ModelIOError(
-        f"there is no file or folder {shown(name, 256)}, and no built-in model of that name; "
+        f"there is no file or folder '{shown(name, 256)}'{home}, and no built-in model of that name; "
         f"built in are {', '.join(BUILT_IN)}",
         code="model_missing",
         errno=2,

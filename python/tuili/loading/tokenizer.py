@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tuili.errors import ModelFormatError, TokenizerError
 from tuili.loading import tokenizer_json
@@ -25,22 +25,20 @@ from tuili.loading.token_bytes import (
     decoder_bytes,
     token_bytes_by,
 )
+from tuili.loading.tokenizer_calls import call
 from tuili.loading.tokenizer_documents import usual_roles
 from tuili.loading.tokenizer_parts import naming_roles
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from tuili.loading.gguf import Metadata
+    from tuili.loading.gguf_metadata import Metadata
     from tuili.loading.gguf_vocab import SpecialIds
 
 MAX_FILE_BYTES = 64 << 20  # of tokenizer.json
 _NO_LENGTH = 10**9  # tokenizer_config.json writes 10^30 for "no limit"
 
 _USUAL = {"cls": ("[CLS]", "<s>"), "mask": ("[MASK]", "<mask>")}
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -133,23 +131,6 @@ class LoadedTokenizer:
     @property
     def plain_inner(self) -> Tokenizer:
         return self.backends.get().plain_inner
-
-
-def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """`function(*args, **kwargs)` of the `tokenizers` library, with every failure as a TokenizerError.
-
-    raises  TokenizerError (library, library_panic); its message holds no text that was to be encoded
-    """
-    try:
-        return function(*args, **kwargs)
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
-        raise
-    except Exception as error:
-        raise TokenizerError(
-            f"the tokenizers library refuses: {shown(str(error), 200)}", code="library"
-        ) from None
-    except BaseException:  # pyo3_runtime.PanicException
-        raise TokenizerError("the tokenizers library failed on this input", code="library_panic") from None
 
 
 def from_huggingface(

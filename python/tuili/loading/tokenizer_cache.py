@@ -19,7 +19,8 @@ from tuili.errors import TuiliError
 from tuili.loading.languages import Languages
 from tuili.loading.numbering import NumberedBackend, Numbering
 from tuili.loading.token_bytes import token_bytes_by
-from tuili.loading.tokenizer import Backends, LazyBackends, LoadedTokenizer, backends_of, call, numbered
+from tuili.loading.tokenizer import Backends, LazyBackends, LoadedTokenizer, backends_of, numbered
+from tuili.loading.tokenizer_calls import call
 
 logger = logging.getLogger("tuili")
 

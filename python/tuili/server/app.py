@@ -21,7 +21,8 @@ from starlette.types import Receive, Scope, Send
 
 from tuili.completions import in_names
 from tuili.errors import DeadlineExceeded, ModelUnsupportedError, RequestCancelled
-from tuili.generation.request import Chunk, Handle
+from tuili.generation.outputs import Chunk
+from tuili.generation.request import Handle
 from tuili.llm import LLM
 from tuili.server.document import document
 from tuili.server.fields import Served

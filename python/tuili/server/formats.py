@@ -6,15 +6,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from tuili import completions
+from tuili.generation.outputs import Chunk, CompletionOutput, RequestOutput, TokenLogprob, Totals
 from tuili.generation.params import SamplingParams
-from tuili.generation.request import (
-    Chunk,
-    CompletionOutput,
-    Handle,
-    RequestOutput,
-    TokenLogprob,
-    Totals,
-)
+from tuili.generation.request import Handle
 from tuili.generation.spelling import TextDecoder
 from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.tool_calls import CallReader, Tools

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuili import completions
-from tuili.conversations import WORDS, Rendering, with_tools
 from tuili.generation.checks import (
     boolean,
     described,
@@ -25,6 +24,7 @@ from tuili.generation.checks import (
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams
 from tuili.generation.request import Handle
 from tuili.prompts import is_one
+from tuili.rendering import WORDS, Rendering, with_tools
 from tuili.server.fields import CUT, Fields, Served, required
 from tuili.server.formats import ChatFormat, Format, TextFormat
 from tuili.server.lengths import Lengths

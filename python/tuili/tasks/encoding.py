@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tuili.errors import CUTTING_HELPS, PromptTooLongError
 from tuili.generation.checks import boolean, described, integer, invalid, only_known
-from tuili.loading.tokenizer import call
+from tuili.loading.tokenizer_calls import call
 from tuili.tokenization import Tokenizer, clean_text, encoding_of
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tuili.conversations import WORDS, Rendering, rendering, with_tools
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import MAX_INT, boolean, described, integer, invalid, is_text
+from tuili.generation.outputs import CompletionOutput, RequestOutput
 from tuili.generation.params import SamplingParams, from_options
-from tuili.generation.request import CompletionOutput, RequestOutput
 from tuili.generation.structure import form_of
 from tuili.prompts import is_chat
+from tuili.rendering import WORDS, Rendering, rendering, with_tools
 from tuili.sources import ANSWER_LEN
 from tuili.tasks.answers import as_ids, cleaned
 from tuili.tasks.encoding import checked_str

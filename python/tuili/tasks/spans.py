@@ -10,7 +10,7 @@ import numpy as np
 
 from tuili.errors import CUTTING_HELPS, InvalidParameterError, PromptTooLongError
 from tuili.generation.checks import boolean, described, integer, invalid
-from tuili.loading.tokenizer import call
+from tuili.loading.tokenizer_calls import call
 from tuili.tasks.encoding import Encoded, checked_str, joined, room
 from tuili.tasks.pipeline import Pipeline
 from tuili.tasks.scores import softmax

@@ -10,7 +10,7 @@ from tuili.loading.architectures.llama import TENSOR_NAMES as _LLAMA
 from tuili.loading.architectures.llama import unpermute as unpermute
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 TENSOR_NAMES = without(_LLAMA, "gate_proj")
 

@@ -17,7 +17,7 @@ from tuili.loading.architectures.encoders_from_gguf import embedding_from_gguf a
 from tuili.loading.architectures.encoders_from_gguf import encoder_config
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 # Hugging Face's name, GGUF's, ours: first what is a weight alone, then what has a bias too.
 _TABLES = (

@@ -10,8 +10,7 @@ from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures import Sizes
 from tuili.loading.architectures import activation as named_activation
 from tuili.loading.config import Config
-from tuili.loading.heads import n_outputs
-from tuili.loading.registry import WORDS
+from tuili.loading.heads import WRITERS, n_outputs
 
 BERT_WORDS = {
     "cls.predictions.transform.dense": "dense",
@@ -51,7 +50,7 @@ def writes(config: Config) -> bool:
 
 
 def _is_writer(config: Config) -> bool:
-    return str((config.values.get("architectures") or [""])[0]).endswith(WORDS)
+    return str((config.values.get("architectures") or [""])[0]).endswith(WRITERS)
 
 
 def bert_layer(size: Sizes, act: Any, **settings: Any) -> LayerSpec:

@@ -8,7 +8,7 @@ from typing import Any
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures.from_gguf import LAYER_NORM_EPS, gguf_config
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 
 def encoder_config(metadata: Metadata, numbers: Mapping[str, str]) -> Config:

@@ -10,7 +10,7 @@ from tuili.loading.architectures.from_gguf import (
 )
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 GGUF_TENSOR_NAMES = (
     DECODER_GGUF_NAMES | GGUF_EXPERTS | {"blk.{i}.exp_probs_b.bias": "layers.{i}.selection_bias"}

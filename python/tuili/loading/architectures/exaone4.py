@@ -22,7 +22,7 @@ from tuili.loading.architectures.olmo2 import GGUF_TENSOR_NAMES as GGUF_TENSOR_N
 from tuili.loading.architectures.olmo2 import TENSOR_NAMES as _OLMO
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_LAYERS, Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 TENSOR_NAMES = {theirs: ours for theirs, ours in _OLMO.items() if not theirs.endswith(".bias")}
 IGNORED_TENSORS = ()

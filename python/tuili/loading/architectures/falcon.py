@@ -13,7 +13,7 @@ from tuili.loading.architectures.falcon_names import gguf_tensor_names as gguf_t
 from tuili.loading.architectures.from_gguf import decoder_config
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_HEADS, Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.position_bias import alibi_bfloat16
 
 

@@ -13,7 +13,7 @@ from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading.architectures import sizes
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import ArrayPlace, Metadata
+from tuili.loading.gguf_metadata import ArrayPlace, Metadata
 from tuili.loading.layout import Parts
 
 # config.json's key -> the GGUF key behind "<architecture>.", for all architectures.

@@ -9,7 +9,7 @@ from tuili.loading.architectures.gemma import fold as fold
 from tuili.loading.architectures.gemma2 import gemma, gemma_sizes
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 TENSOR_NAMES = LLAMA_NAMES | ATTENTION_BIASES
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)

@@ -12,7 +12,7 @@ from tuili.loading.architectures.from_gguf import (
 )
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 GEMMA2_NAMES = DECODER_GGUF_NAMES | GGUF_POST_NORMS
 GEMMA3_NAMES = GEMMA2_NAMES | GGUF_QK_NORMS

@@ -11,7 +11,7 @@ from tuili.loading.architectures.gpt2 import config_from_gguf as _gpt2_from_gguf
 from tuili.loading.architectures.gpt2 import gpt_config
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.layout import Parts
 
 BASE_PREFIX = "transformer."

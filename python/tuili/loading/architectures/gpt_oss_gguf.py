@@ -13,7 +13,7 @@ from tuili.loading.architectures.from_gguf import (
 )
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.layout import Parts
 
 _EXPERT = "layers.{i}.experts.{e}."

@@ -18,7 +18,7 @@ from tuili.loading.architectures.granite import granite
 from tuili.loading.architectures.llama import unpermute as unpermute
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_INNER, Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.layout import Parts
 
 _MOE, _SHARED = "model.layers.{i}.block_sparse_moe", "model.layers.{i}.shared_mlp"

@@ -11,7 +11,7 @@ from tuili.loading.architectures.nemotron import IGNORED_TENSORS as IGNORED_TENS
 from tuili.loading.architectures.nemotron import TENSOR_NAMES as TENSOR_NAMES
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 
 def spec(config: Config) -> ModelSpec:

@@ -16,7 +16,7 @@ from tuili.loading.architectures.mixtral import TENSOR_NAMES as _MIXTRAL
 from tuili.loading.architectures.routed_gguf import expect_sigmoids
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_HEAD_DIM, Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 _ATTENTION = "model.layers.{i}.self_attn"
 TENSOR_NAMES = _MIXTRAL | {

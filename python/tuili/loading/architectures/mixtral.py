@@ -26,7 +26,7 @@ from tuili.loading.architectures.llama import divided, take_divisors
 from tuili.loading.architectures.llama import unpermute as unpermute
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 TENSOR_NAMES = (
     without(LLAMA_NAMES, ".mlp.")

@@ -9,7 +9,7 @@ from tuili.loading.architectures import decoder, expect_only, layer_of, renamed,
 from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_POSITIONS, Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.layout import Parts
 from tuili.loading.position_bias import alibi
 

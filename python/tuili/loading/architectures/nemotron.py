@@ -15,7 +15,7 @@ from tuili.loading.architectures.llama import IGNORED_TENSORS as IGNORED_TENSORS
 from tuili.loading.architectures.llama import TENSOR_NAMES as _LLAMA
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 TENSOR_NAMES = without(_LLAMA, "gate_proj") | {
     "model.layers.{i}.input_layernorm.bias": "layers.{i}.attention_norm.bias",

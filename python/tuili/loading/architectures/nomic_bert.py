@@ -16,7 +16,7 @@ from tuili.loading.architectures.nomic_bert_names import SECOND_NAMES as SECOND_
 from tuili.loading.architectures.nomic_bert_names import tensor_names as tensor_names
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 _OWN_KEYS = {
     "hidden_size": "n_embd",

@@ -17,7 +17,7 @@ from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_co
 from tuili.loading.architectures.llama import unpermute as unpermute
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 TENSOR_NAMES = without(DECODER_NAMES, "norm") | ATTENTION_BIASES
 IGNORED_TENSORS = ()

@@ -26,7 +26,7 @@ from tuili.loading.architectures.from_gguf import (
 )
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_LAYERS, Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 TENSOR_NAMES = (
     without(DECODER_NAMES, "input_layernorm")

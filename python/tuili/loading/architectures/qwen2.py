@@ -19,7 +19,7 @@ from tuili.loading.architectures import (
 from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, GGUF_ATTENTION_BIASES, decoder_config
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_LAYERS, Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 TENSOR_NAMES = LLAMA_NAMES | ATTENTION_BIASES
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)

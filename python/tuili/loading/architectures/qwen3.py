@@ -16,7 +16,7 @@ from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_co
 from tuili.loading.architectures.qwen2 import windows
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 TENSOR_NAMES = (
     LLAMA_NAMES

@@ -16,7 +16,7 @@ from tuili.loading.architectures.from_gguf import (
 )
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 _SELECTION = {"blk.{i}.exp_probs_b.bias": "layers.{i}.selection_bias"}
 DOTS_NAMES: dict[str, Any] = (

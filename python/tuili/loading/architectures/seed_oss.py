@@ -9,7 +9,7 @@ from tuili.loading.architectures.llama import IGNORED_TENSORS as IGNORED_TENSORS
 from tuili.loading.architectures.llama import TENSOR_NAMES as TENSOR_NAMES
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 GGUF_TENSOR_NAMES = (
     without(DECODER_GGUF_NAMES, "ffn_norm")

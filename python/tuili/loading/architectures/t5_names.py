@@ -6,7 +6,7 @@ from tuili.loading.architectures.from_gguf import gguf_config
 from tuili.loading.architectures.t5_half import feed_forward, n_layers
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 
 _ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "output"}
 _MODULES = {
