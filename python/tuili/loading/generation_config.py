@@ -6,6 +6,8 @@ from typing import Any
 
 from tuili.loading.config import MAX_POSITIONS, MAX_VOCAB, Config
 from tuili.loading.files import shown
+from tuili.loading.heads import WRITERS
+from tuili.loading.registry import HF_SEQ2SEQ
 
 _GENERATION_NUMBERS = {
     "temperature": (0.0, 100.0),
@@ -120,9 +122,7 @@ def generation_defaults(
 def legacy_generation(config: Config, architecture: str) -> Config | None:
     """The settings of a model without generation_config.json, which old config.json files hold; None of one
     that writes nothing."""
-    from tuili.loading.registry import HF_SEQ2SEQ, WORDS
-
-    if architecture not in HF_SEQ2SEQ and not architecture.endswith(WORDS):
+    if architecture not in HF_SEQ2SEQ and not architecture.endswith(WRITERS):
         return None
     names = {*_GENERATION_NUMBERS, *_GENERATION_INTEGERS, *_GENERATION_TOKENS, *_BANS, *_SEARCHING}
     names |= {"do_sample", "max_length", "min_length", "min_new_tokens"}
