@@ -95,11 +95,11 @@ def test_a_document_that_fits_is_read_whatever_the_stride(model):
         pipe(**asked, max_seq_len=n_tokens - 1)
 
 
-def test_the_last_layer_computes_no_question(model):
+def test_the_last_layer_computes_nothing_of_a_question_but_cls(model):
     llm = model("BertForQuestionAnswering")
     before = llm._runner.n_last_rows()
-    tuili.pipeline("question-answering", llm)(QUESTION, DOCUMENT)
-    assert llm._runner.n_last_rows() - before == 1 + len(llm.tokenizer.encode(DOCUMENT, add_special=False))
+    tuili.pipeline("question-answering", llm)(f"{QUESTION} [CLS]", DOCUMENT)
+    assert llm._runner.n_last_rows() - before == 2 + len(llm.tokenizer.encode(DOCUMENT, add_special=False))
 
 
 def test_questions_come_in_several_forms(model):
@@ -298,15 +298,17 @@ def test_entities_are_grouped_by_the_older_names(model):
     assert pipe(TEXT, **both, aggregation_strategy="none") == pipe(TEXT, ignore_subwords=True) == pipe(TEXT)
 
 
-def test_words_of_entities_are_the_decoders_and_an_added_tokens_has_no_space_around_it(model, tmp_path):
+@pytest.mark.parametrize("prefix", ["##", ""])
+def test_words_of_entities_are_the_decoders_and_an_added_tokens_has_no_space_around_it(prefix, tmp_path):
     folder = write_folder(CASES["BertForTokenClassification"], tmp_path)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_special_tokens([AddedToken("[MASK]", lstrip=True, rstrip=True)])
+    tokenizer.decoder = decoders.WordPiece(prefix=prefix)
     tokenizer.save(str(folder / "tokenizer.json"))
     assert tokenizer.encode("the [MASK] cat").tokens[2] == " [MASK] "
     with tuili.pipeline("ner", folder, ignore_labels=[]) as pipe:
         assert [one["word"] for one in pipe("the [MASK] cat")] == ["the", "[MASK]", "cat"]
-        pieces = pipe(text := "the cat ' s good . [MASK] n ' t")
+        pieces = pipe(text := "the the cat cat ' s good good dog . [MASK] n ' t")
         place = {piece["start"]: i for i, piece in enumerate(pieces)}
         for strategy in ("simple", "first", "average", "max"):
             assert pipe(" ", aggregation_strategy=strategy) == []

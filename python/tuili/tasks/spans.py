@@ -147,10 +147,10 @@ class Task(Pipeline):
         n_spans = 2 * top_k + 10 if aligned else top_k  # several spans of tokens may be the same words
         no_answer = 1_000_000.0
         by_text: dict[str, dict[str, Any]] = {}
-        for window, found_logits in windows:
+        for window, rows in windows:
             texts = window.encoded.texts
             logits = np.full((len(texts), 2), _HIDDEN, np.float32)
-            logits[window.read] = found_logits
+            logits[window.read] = rows
             starts, ends = softmax(logits.T)
             no_answer = min(no_answer, float(starts[0] * ends[0]))
             starts[0] = ends[0] = 0.0

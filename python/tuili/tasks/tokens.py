@@ -72,9 +72,8 @@ class Task(Pipeline):
         backend = self.tasks.tokenizer.loaded.backend
         added = call(backend.get_added_tokens_decoder)
         self._added = {token_id: token.content for token_id, token in added.items()}
-        self._decoder = backend.decoder
-        joins = isinstance(backend.decoder, decoders.WordPiece)
-        self._joins_word_pieces = joins and not f"{backend.decoder.prefix}a".isalnum()
+        self._decoder = decoder = backend.decoder
+        self._joins_word_pieces = isinstance(decoder, decoders.WordPiece) and decoder.prefix == "##"
         self._has_word_pieces = bool(getattr(backend.model, "continuing_subword_prefix", None))
 
     def answer(self, inputs: Any, **options: Any) -> Any:
