@@ -162,8 +162,9 @@ struct Pass {
 
 void check_plain(const AttentionSpec& spec, const KvPages& pages) {
   TUILI_EXPECT(pages.n_kv_heads == spec.n_heads && pages.head_dim == spec.head_dim &&
-                   pages.k_scale == nullptr && spec.n_kv_heads == spec.n_heads && !spec.causal &&
-                   spec.window == 0 && spec.softcap == 0 && spec.bias == nullptr && spec.sinks == nullptr,
+                   pages.k_scale == nullptr && may_hold_keys(pages.type) && spec.n_kv_heads == spec.n_heads &&
+                   !spec.causal && spec.window == 0 && spec.softcap == 0 && spec.bias == nullptr &&
+                   spec.sinks == nullptr,
                "distance_attention: plain heads that see every key alone");
 }
 

@@ -49,20 +49,6 @@ void set_kind(QuantizedRows& rows, int64_t k, const Reading& reading, Compute co
 
 }  // namespace
 
-QuantizedRows quantized_rows(Carver& carver, int64_t m, int64_t k) {
-  QuantizedRows rows;
-  rows.n_groups = ceil_div(k, kGroup);
-  const int64_t places = rows.n_places(m);
-  rows.low = carver.take<int8_t>(places * kGroup);
-  rows.scale = carver.take<float>(places);
-  rows.scaled_sum = carver.take<float>(places);
-  rows.offset_sum = carver.take<int32_t>(places);
-  rows.half_sum = carver.take<int16_t>(places * 2);
-  rows.outliers = carver.take<OutlierQuad>(m * rows.max_outliers());
-  rows.n_outliers = carver.take<int32_t>(m);
-  return rows;
-}
-
 InputRoom input_room(Carver& carver, int64_t m, int64_t k, DeviceKind device) {
   if (device == DeviceKind::cuda) return {{}, carver.take<uint16_t>(m * k)};
   return {quantized_rows(carver, m, k)};

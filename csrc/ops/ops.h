@@ -12,6 +12,7 @@
 
 #include "base/memory.h"
 #include "base/packed.h"
+#include "base/rounding.h"
 #include "base/side_streams.h"
 #include "base/tensor.h"
 #include "base/thread_pool.h"
@@ -87,7 +88,19 @@ struct Activations {
 };
 
 // Cuts memory for m rows of k values from the carver.
-QuantizedRows quantized_rows(Carver& carver, int64_t m, int64_t k);
+inline QuantizedRows quantized_rows(Carver& carver, int64_t m, int64_t k) {
+  QuantizedRows rows;
+  rows.n_groups = ceil_div(k, kGroup);
+  const int64_t places = rows.n_places(m);
+  rows.low = carver.take<int8_t>(places * kGroup);
+  rows.scale = carver.take<float>(places);
+  rows.scaled_sum = carver.take<float>(places);
+  rows.offset_sum = carver.take<int32_t>(places);
+  rows.half_sum = carver.take<int16_t>(places * 2);
+  rows.outliers = carver.take<OutlierQuad>(m * rows.max_outliers());
+  rows.n_outliers = carver.take<int32_t>(m);
+  return rows;
+}
 InputRoom input_room(Carver& carver, int64_t m, int64_t k, DeviceKind device);
 
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j])

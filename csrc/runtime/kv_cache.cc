@@ -37,6 +37,7 @@ bool no_word_has(Word exponent, std::span<const uint8_t> bytes) {
 int64_t KvCache::block_bytes(const ModelSpec& spec, int64_t block_size, DType type,
                              std::optional<int64_t> window) {
   check_block_size(block_size);
+  TUILI_EXPECT(may_hold_keys(type), "a cache of ", name_of(type));
   int64_t bytes = 0;
   for (const LayerSpec& layer : spec.layers)
     if (!window || layer.sliding_window == *window)
