@@ -316,6 +316,8 @@ def test_finalisers_of_two_engines_that_wait_for_each_other_hang_nobody(kinds):
 def test_functions_that_engines_call_may_not_wait_for_each_other_in_a_circle():
     first, second = make_engine(start_thread=True), make_engine(start_thread=True)
     codes_of_errors = []
+    ready = first.submit(codes("d"), sampling(max_tokens=1))
+    in_time(ready.result)
 
     def outer(ids, logits):
         second.submit(codes("b"), sampling(max_tokens=1, logits_processors=[inner])).result()
@@ -325,6 +327,7 @@ def test_functions_that_engines_call_may_not_wait_for_each_other_in_a_circle():
         with pytest.raises(TuiliError) as error:
             first.submit(codes("c"), sampling(max_tokens=1)).result()
         codes_of_errors.append(error.value.code)
+        assert ready.result().outputs[0].text == "e"  # is there: waits for nothing
         return logits
 
     params = sampling(max_tokens=1, logits_processors=[outer])

@@ -370,7 +370,10 @@ def call_apart(function: Callable[[], T]) -> T:
     worker = Worker()
     if threading.current_thread() is not threading.main_thread() or worker._in_a_call():
         return function()
-    return worker.call(function)
+    try:
+        return worker.call(function)
+    finally:
+        worker._put(_STOP)  # an error's frames may keep the worker for a while: its thread ends now
 
 
 def _run(owner: weakref.ref[Worker], inbox: queue.SimpleQueue[Any], turn: threading.Lock) -> None:
