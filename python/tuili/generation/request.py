@@ -391,8 +391,12 @@ class Handle:
         timeout = None if timeout is None else number("timeout", timeout, 0.0, sys.float_info.max)
         request = self._request
         self._engine.check_may_wait()
-        if not request.done:
-            self._engine.while_awaited(lambda: request.wait_until(lambda: request.done, timeout, "the output"))
+
+        def ready() -> bool:
+            return request.done
+
+        if not ready():
+            self._engine.while_awaited(lambda: request.wait_until(ready, timeout, "the output"), ready)
         return request.output()
 
     def asked(self) -> RequestOutput:
@@ -524,7 +528,7 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         while True:  # another thread may have taken what this one waited for
             engine.check_may_wait()
             if not ready():
-                engine.while_awaited(lambda: request.wait_until(ready, None, "the next chunk"))
+                engine.while_awaited(lambda: request.wait_until(ready, None, "the next chunk"), ready)
             done = request.done  # before the look: what comes in between is there at the next one
             chunk = self._next()
             if chunk is not None:
