@@ -24,7 +24,7 @@ from tiny_grammars import make_grammars
 from tuili.errors import EngineClosedError, QueueFullError, TuiliError
 from tuili.generation.request import Stream
 from tuili.generation.turns import TurnWorker
-from tuili.generation.worker import Worker
+from tuili.generation.worker import Call, Worker
 
 
 def in_time(function):
@@ -308,7 +308,22 @@ def test_finalisers_of_two_engines_that_wait_for_each_other_hang_nobody(kinds):
         pairs = (first, second, kinds[0]), (second, first, kinds[1])
         found = {future.result(30) for future in [pool.submit(work, *pair) for pair in pairs]}
     assert found in ({"waits_for_itself"}, {"waits_for_itself", "from a finaliser"})
-    assert not {first, second} & {*Worker._awaited.values()}
+    assert not {first, second} & {worker for worker, _ in Worker._awaited.values()}
+    first.close()
+    second.close()
+
+
+def test_a_thread_that_has_what_it_waited_for_closes_no_circle():
+    """Though it has not woken up yet."""
+    first, second = Worker(), Worker()
+    posted = []
+
+    def earlier():
+        posted.append(second.post(lambda: Call(lambda: first.call(lambda: 2), Worker._lock)))
+
+    for _ in range(20):
+        first.call(lambda: second.call(earlier))
+        assert posted.pop().result() == 2
     first.close()
     second.close()
 
@@ -316,6 +331,8 @@ def test_finalisers_of_two_engines_that_wait_for_each_other_hang_nobody(kinds):
 def test_functions_that_engines_call_may_not_wait_for_each_other_in_a_circle():
     first, second = make_engine(start_thread=True), make_engine(start_thread=True)
     codes_of_errors = []
+    ready = first.submit(codes("d"), sampling(max_tokens=1))
+    in_time(ready.result)
 
     def outer(ids, logits):
         second.submit(codes("b"), sampling(max_tokens=1, logits_processors=[inner])).result()
@@ -325,6 +342,7 @@ def test_functions_that_engines_call_may_not_wait_for_each_other_in_a_circle():
         with pytest.raises(TuiliError) as error:
             first.submit(codes("c"), sampling(max_tokens=1)).result()
         codes_of_errors.append(error.value.code)
+        assert ready.result().outputs[0].text == "e"  # is there: waits for nothing
         return logits
 
     params = sampling(max_tokens=1, logits_processors=[outer])

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer as Backend
 from hostile.tokenizers import DOCUMENTS, gguf_bpe, gguf_sentencepiece
 from oracle.model_files import BUILT_IN
 from oracle.strings import generate
-from patience import least, processor_s
+from patience import comes_true, least, processor_s
 from tiny_files import byte_alphabet
 from tiny_tokenizers import full_byte_level, of_document, of_gguf
 from tuili.errors import (
@@ -423,6 +423,17 @@ def test_ctrl_c_is_heard_within_a_long_text() -> None:
     assert not ended.is_set()
     assert tokenizer.encode("a" * AT_ONCE_CHARS * 2) == tokenizer.encode("a") * AT_ONCE_CHARS * 2
     assert ended.wait(60)
+
+
+def test_an_error_of_a_long_text_leaves_no_thread() -> None:
+    class Backend:
+        def encode_batch(self, *args: Any, **options: Any) -> Any:
+            raise ValueError("no")
+
+    before = threading.active_count()
+    with pytest.raises(TokenizerError) as error:  # which keeps its frames
+        encoding_of(Backend(), "a" * (AT_ONCE_CHARS + 1))  # type: ignore[arg-type]
+    assert comes_true(lambda: threading.active_count() == before), error
 
 
 def test_many_threads_use_one_tokenizer() -> None:

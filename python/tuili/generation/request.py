@@ -317,8 +317,14 @@ class Handle:
         """
         timeout = None if timeout is None else number("timeout", timeout, 0.0, sys.float_info.max)
         request = self._request
-        self._engine.while_awaited(lambda: request.wait_until(lambda: request.done, timeout, "the output"))
-        return self._request.output()
+        self._engine.check_may_wait()
+
+        def ready() -> bool:
+            return request.done
+
+        if not ready():
+            self._engine.while_awaited(lambda: request.wait_until(ready, timeout, "the output"), ready)
+        return request.output()
 
     def asked(self) -> RequestOutput:
         """The prompt, in an output that has nothing else; log-probabilities of it once a stream has begun."""
@@ -441,13 +447,15 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         return self
 
     def __next__(self) -> Chunk:
-        request = self._request
+        request, engine = self._request, self._handle._engine
 
-        def wait() -> None:
-            request.wait_until(lambda: request.done or self.has_news(), None, "the next chunk")
+        def ready() -> bool:
+            return request.done or self.has_news()
 
         while True:  # another thread may have taken what this one waited for
-            self._handle._engine.while_awaited(wait)
+            engine.check_may_wait()
+            if not ready():
+                engine.while_awaited(lambda: request.wait_until(ready, None, "the next chunk"), ready)
             done = request.done  # before the look: what comes in between is there at the next one
             chunk = self._next()
             if chunk is not None:

@@ -94,6 +94,9 @@ class Call(Waitable, Generic[T]):
             self._result, self._done = result, True
         self.notify()
 
+    def done(self) -> bool:
+        return self._done
+
     def fail(self, error: BaseException) -> None:
         with self.lock:
             if not self._done:
@@ -103,7 +106,7 @@ class Call(Waitable, Generic[T]):
     def result(self) -> T:
         """Wait for the value; a call that has not begun is cancelled if the wait is interrupted."""
         try:
-            self.wait_until(lambda: self._done, None, "the call")
+            self.wait_until(self.done, None, "the call")
         except BaseException:
             self.cancelled = True
             raise
@@ -130,7 +133,8 @@ class Worker:
     # new threads' stacks, which is the process's.
     _lock: ClassVar[threading.RLock] = threading.RLock()
     _workers: ClassVar[weakref.WeakSet[Worker]] = weakref.WeakSet()
-    _awaited: ClassVar[dict[int, Worker]] = {}  # whom each thread waits for that does
+    # Whom each thread waits for that does, and whether what it waits for is there.
+    _awaited: ClassVar[dict[int, tuple[Worker, Callable[[], bool]]]] = {}
     _exit_hooked: ClassVar[bool] = False
     thread_name: ClassVar[str] = "tuili-engine"
     stack_bytes: ClassVar[int] = 0  # of the thread; 0: the system's default
@@ -174,8 +178,8 @@ class Worker:
                 code="waits_for_itself",
             )
 
-    def while_awaited(self, wait: Callable[[], T]) -> T:
-        """`wait()`, which waits for this worker.
+    def while_awaited(self, wait: Callable[[], T], ready: Callable[[], bool] = lambda: False) -> T:
+        """`wait()`, which waits for this worker until `ready()`.
 
         raises  as `check_may_wait`; also TuiliError (waits_for_itself) where the worker, or one that it waits
                 for, waits for this thread: a finaliser or a function of the user's may wait in any of them
@@ -184,7 +188,10 @@ class Worker:
         here = threading.get_ident()
         outer = self._awaited.get(here)
         try:
-            self._awaited[here] = self  # before the look, so that of two who begin at once one sees the other
+            self._awaited[here] = (
+                self,
+                ready,
+            )  # before the look, so that of two who begin at once one sees the other
             self._check_no_circle(here)
             return wait()
         finally:
@@ -195,14 +202,16 @@ class Worker:
 
     def _check_no_circle(self, here: int) -> None:
         worker, seen = self, set[Worker]()
-        while worker not in seen and (thread := worker.busy_thread()) in self._awaited:
+        while worker not in seen and (thread := worker.busy_thread()) is not None:
             if thread == here:
                 raise TuiliError(
                     "this thread cannot wait for the engine, which waits for this thread",
                     code="waits_for_itself",
                 )
             seen.add(worker)
-            worker = self._awaited.get(thread, worker)
+            worker, ready = self._awaited.get(thread, (worker, None))
+            if ready is not None and ready():  # that thread goes on as soon as it wakes
+                return
 
     def busy_thread(self) -> int | None:
         """The thread that has to go on before this does; None where there is none."""
@@ -240,7 +249,8 @@ class Worker:
 
     def call(self, function: Callable[[], T]) -> T:
         """Run `function` on the worker's thread and return what it returns, or raise what it raises."""
-        return self.while_awaited(lambda: self.post(lambda: Call(function, self._lock)).result())
+        call = Call(function, self._lock)
+        return self.while_awaited(lambda: self.post(lambda: call).result(), call.done)
 
     def close(self) -> None:
         """End the thread after its step; whoever waits gets EngineClosedError. Harmless when repeated, from
@@ -370,7 +380,10 @@ def call_apart(function: Callable[[], T]) -> T:
     worker = Worker()
     if threading.current_thread() is not threading.main_thread() or worker._in_a_call():
         return function()
-    return worker.call(function)
+    try:
+        return worker.call(function)
+    finally:
+        worker._put(_STOP)  # an error's frames may keep the worker for a while: its thread ends now
 
 
 def _run(owner: weakref.ref[Worker], inbox: queue.SimpleQueue[Any], turn: threading.Lock) -> None:
