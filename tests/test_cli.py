@@ -413,14 +413,22 @@ def test_json_keeps_characters_that_the_output_cannot_show(llama):
     assert json.loads(out)["prompt"] == "河"
 
 
-@pytest.mark.parametrize("encoding, text", [("gb18030", "一千零五"), ("ascii", "????")])
+@pytest.mark.parametrize("encoding, text", [("gb18030", "一千零五"), ("ascii", "????"), ("cp1252", "????")])
 def test_characters_that_the_output_lacks_are_replaced_and_said(encoding, text):
     with start(
         "translate", str(MODELS / "marian-numbers"), "1005", "--tgt-lang", "cmn", PYTHONIOENCODING=encoding
     ) as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and out.decode(encoding) == f"{text}\n"
-    assert err.count(b"standard output is ASCII") == (encoding == "ascii")
+    assert err.count(f"standard output is {encoding.upper()}".encode()) == ("?" in text)
+
+
+def test_a_name_of_a_file_that_is_no_text_is_not_said_of_the_output(tmp_path):
+    name = tmp_path / os.fsdecode(b"caf\xe9")
+    name.symlink_to(MODELS / "sentiment")
+    with start("info", name, PYTHONIOENCODING="utf-8") as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and b"caf?" in out and err == b""
 
 
 @pytest.mark.parametrize(
