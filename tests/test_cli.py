@@ -423,6 +423,17 @@ def test_characters_that_the_output_lacks_are_replaced_and_said(encoding, text):
     assert err.count(f"standard output is {encoding.upper()}".encode()) == ("?" in text)
 
 
+def test_what_is_said_of_the_output_costs_none_of_it():
+    command = [sys.executable, "-m", "tuili", "translate", str(MODELS / "marian-numbers"), "1005"]
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "ascii"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*command, "--tgt-lang", "cmn"],
+            env=path, stdout=subprocess.PIPE, stderr=full, timeout=60, check=True,
+        )  # fmt: skip
+    assert done.stdout == b"????\n"
+
+
 def test_a_name_of_a_file_that_is_no_text_is_not_said_of_the_output(tmp_path):
     name = tmp_path / os.fsdecode(b"caf\xe9")
     name.symlink_to(MODELS / "sentiment")

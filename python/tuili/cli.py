@@ -80,10 +80,11 @@ def _tolerate_encodings() -> None:
         nonlocal told
         if not told:
             told = True
-            complain(
-                f"tuili: standard output is {encoding}: what that cannot say was replaced by ?; "
-                "PYTHONIOENCODING=utf-8 has it all"
-            )
+            with contextlib.suppress(OSError):  # of standard error, as a full disk's
+                complain(
+                    f"tuili: standard output is {encoding}: what that cannot say was replaced by ?; "
+                    "PYTHONIOENCODING=utf-8 has it all"
+                )
         return codecs.replace_errors(error)
 
     codecs.register_error("tuili.replace", replace)
