@@ -193,6 +193,15 @@ def test_a_name_that_none_is_near_comes_without_a_guess(given):
     assert "did you mean" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("ends\n", r"not ends\\n$"), ("a" * 10**6, "not a{64}…$"), (["secret"], "not a value of type list$")],
+)
+def test_a_word_that_is_none_of_a_few_is_shown_and_nothing_else_is(given, said):
+    with pytest.raises(InvalidParameterError, match=said):
+        SamplingParams(on_nan=given)
+
+
 def test_none_is_an_empty_list():
     params = SamplingParams(stop=None, stop_token_ids=None, bad_words=None, logit_bias=None)
     assert params == SamplingParams()

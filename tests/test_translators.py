@@ -178,6 +178,9 @@ def test_translate_and_summarize_give_texts(models):
     assert marian.translate(">>eng<< 12") == "twelve"
     assert t5.translate("1005", src_lang="num", tgt_lang="zh") == "一千零五"
     assert t5.summarize(["write in English: 12"]) == ["twelve"]
+    for none in (None, ["12", None]):
+        with pytest.raises(InvalidParameterError, match=r"texts must be .* not null"):
+            marian.translate(none)
     with pytest.raises(InvalidParameterError, match="pipeline"):
         t5.summarize("write in English: 12", n=2, num_beams=2)
     wrongs: list[tuple[str, Any]] = [

@@ -73,20 +73,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _tolerate_encodings() -> None:
     """A terminal that cannot show Chinese, or input that is not text, must not end the program."""
-    told: set[str] = set()
+    encoding = (getattr(sys.stdout, "encoding", None) or "").upper()  # an error's own may be "charmap"
+    told = False
 
     def replace(error: UnicodeError) -> tuple[str | bytes, int]:
-        encoding = getattr(error, "encoding", "").upper()
-        if encoding not in told:
-            told.add(encoding)
-            complain(
-                f"tuili: standard output is {encoding}: what that cannot say was replaced by ?; "
-                "PYTHONIOENCODING=utf-8 has it all"
-            )
+        nonlocal told
+        if not told:
+            told = True
+            with contextlib.suppress(OSError):  # of standard error, as a full disk's
+                complain(
+                    f"tuili: standard output is {encoding}: what that cannot say was replaced by ?; "
+                    "PYTHONIOENCODING=utf-8 has it all"
+                )
         return codecs.replace_errors(error)
 
     codecs.register_error("tuili.replace", replace)
-    streams = ((sys.stdin, "surrogateescape"), (sys.stdout, "tuili.replace"), (sys.stderr, "replace"))
+    # What UTF-8 cannot say is no text: a byte in the name of a file.
+    output = "replace" if encoding.startswith("UTF") else "tuili.replace"
+    streams = ((sys.stdin, "surrogateescape"), (sys.stdout, output), (sys.stderr, "replace"))
     for stream, errors in streams:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=errors)

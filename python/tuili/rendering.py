@@ -64,7 +64,7 @@ def rendering(
 
 def with_tools(tools: object, **words: object) -> Rendering:
     """`rendering`, of tools as OpenAI writes them."""
-    from tuili.tool_calls import tools_of  # here, as below: a start that only generates does without
+    from tuili.tool_calls import tools_of  # here: a start that only generates does without
 
     return rendering(**words, tools=tools_of({"tools": tools}))
 

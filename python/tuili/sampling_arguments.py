@@ -11,7 +11,7 @@ DEFAULT_MAX_TOKENS = 512
 MAX_FILE_BYTES = 1 << 20  # more than any schema or grammar may have
 
 _INTEGERS = {
-    "max_tokens": f"most tokens of an answer; of generate and chat {DEFAULT_MAX_TOKENS} by default",
+    "max_tokens": f"most tokens of an answer; default {DEFAULT_MAX_TOKENS}, of a task the model's own",
     "min_tokens": "do not end before N tokens",
     "top_k": "draw among the k likeliest tokens",
     "seed": "the same number draws the same text again",

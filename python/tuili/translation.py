@@ -8,6 +8,8 @@ from tuili.errors import InvalidParameterError
 from tuili.generation.checks import integer
 from tuili.generation.params import MAX_SEQUENCES
 from tuili.tasks.answers import WORDS, as_ids
+from tuili.tasks.encoding import checked_str
+from tuili.tasks.pipeline import many
 from tuili.tasks.text2text import KEYS, Task
 
 if TYPE_CHECKING:
@@ -77,5 +79,6 @@ def _texts(llm: LLM, task: str, texts: Any, options: dict[str, Any]) -> Any:
     if as_ids({**dict.fromkeys(WORDS), **options}):
         problem = "return_tensors, return_text: use a pipeline for token ids"
         raise InvalidParameterError(problem, param="return_tensors")
-    found = [result[KEYS[task]] for result in Task(task, llm).answer(texts, **options)]
+    items = [checked_str(text, "texts") for text in many(texts, "texts")]
+    found = [result[KEYS[task]] for result in Task(task, llm).answer(items, **options)]
     return found[0] if isinstance(texts, str) else found

@@ -69,9 +69,9 @@ _ELSEWHERE = {
 
 def unknown_name(name: str, known: Iterable[str], where: str = "") -> NoReturn:
     """Raise InvalidParameterError that suggests the nearest known name. where: shown before both"""
-    known = set(known)
+    known = list(known)
     meant = {theirs: ours for theirs, ours in _ELSEWHERE.items() if ours in known}
-    meant |= {ours: ours for ours in sorted(known)}
+    meant |= {ours: ours for ours in known}
     near = difflib.get_close_matches(name.lower(), meant, n=1, cutoff=0.7)
     param = "".join(c if c.isprintable() else "?" for c in f"{where}{name}"[:64])
     hint = f"; did you mean {where}{meant[near[0]]}?" if near else ""
@@ -126,7 +126,8 @@ def boolean(name: str, value: object) -> bool:
 
 def one_of(name: str, value: object, choices: Collection[str]) -> str:
     if not isinstance(value, str) or value not in choices:
-        invalid(name, f"must be one of {', '.join(choices)}, not {shown(value)}")
+        given = shown(value) if isinstance(value, str) else described(value)
+        invalid(name, f"must be one of {', '.join(choices)}, not {given}")
     return value
 
 
