@@ -57,32 +57,36 @@ constexpr int64_t kStepsAhead = 64;
 // Products of more rows wait little for memory, and what they ask for ahead holds up their own loads.
 constexpr int64_t kMostRowsAhead = 16;
 
-// Registers beside kFloatSums sums hold the weights of one panel; those of AVX-512 hold all.
-constexpr bool kPanelsApart = kFloatSums < 24;
-
 // acc[r][p] = fma(x[r, i], w[p][i], acc[r][p]) for i ascending in [0, k); w[p] is 16 wide with row stride
 // ldw. kAhead: so many steps before w is asked for, or 0.
 template <int64_t kAhead, int kRows, int kPanels, class W>
 TUILI_INLINE void chains(Floats (&acc)[kRows][kPanels], const float* x, int64_t ldx,
                          const W* const (&w)[kPanels], int64_t ldw, int64_t k) {
-  constexpr int kTogether = kPanelsApart && kRows > 1 ? 1 : kPanels;
+  // Converted weights of all panels do not fit beside the sums into the 8 times 16 lanes of AVX2 and NEON.
+  constexpr bool kApart = kFloatSums == 6 && sizeof(W) < 4 && (kRows + 1) * kPanels >= 8 && kAhead == 0;
   for (int64_t i = 0; i < k; ++i) {
+    if constexpr (kApart) {
 #pragma GCC unroll 4
-    for (int first = 0; first < kPanels; first += kTogether) {
-      // Else GCC keeps what it read of x for the next panel, and a sum waits in memory.
-      if constexpr (kTogether < kPanels) __asm__("" : "+r"(x));
-      Floats b[kTogether];
-#pragma GCC unroll 4
-      for (int p = 0; p < kTogether; ++p) {
-        if constexpr (kAhead > 0) __builtin_prefetch(w[first + p] + (i + kAhead) * ldw, 0, 2);
-        b[p] = load(w[first + p] + i * ldw);
-      }
+      for (int p = 0; p < kPanels; ++p) {
+        // Hides that x is the same for each panel: GCC would keep all rows' x, and sums in memory instead.
+        if constexpr (kRows > 1) __asm__("" : "+r"(x));
+        const Floats b = load(w[p] + i * ldw);
 #pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) {
-        const Floats a = splat(x[r * ldx + i]);
-#pragma GCC unroll 4
-        for (int p = 0; p < kTogether; ++p) acc[r][first + p] = fma(a, b[p], acc[r][first + p]);
+        for (int r = 0; r < kRows; ++r) acc[r][p] = fma(splat(x[r * ldx + i]), b, acc[r][p]);
       }
+      continue;
+    }
+    Floats b[kPanels];
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
+      if constexpr (kAhead > 0) __builtin_prefetch(w[p] + (i + kAhead) * ldw, 0, 2);
+      b[p] = load(w[p] + i * ldw);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const Floats a = splat(x[r * ldx + i]);
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) acc[r][p] = fma(a, b[p], acc[r][p]);
     }
   }
 }
