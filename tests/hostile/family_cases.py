@@ -73,6 +73,9 @@ def decoders() -> Iterator[Case]:
     for name, factors in (("few", [1.0]), ("none", None), ("zero", [0] * 8), ("text", ["1"] * 8)):
         scaling = {"rope_type": "longrope", "short_factor": factors, "long_factor": factors}
         yield Case("CF-05", f"longrope, {name}", folder(config=CONFIG | {"rope_scaling": scaling}), F, value)
+    scaling = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [1.0] * 8}
+    scaling |= {"original_max_position_embeddings": 1}
+    yield Case("CF-05", "longrope, of one", folder(config=CONFIG | {"rope_scaling": scaling}), F, value)
 
 
 def later_decoders() -> Iterator[Case]:

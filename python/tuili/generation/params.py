@@ -417,7 +417,7 @@ def resolve_for(params: SamplingParams, defaults: Mapping[str, Any], n_prompt: i
     most, least = (found.pop(name, None) for name in LENGTHS)
     if params.max_tokens is None and most is not None and most <= n_prompt:
         raise PromptTooLongError(
-            f"the prompt has {n_prompt} tokens; generation_config.json ends texts, with their prompts, after "
+            f"the prompt has {n_prompt} tokens; the model's files end texts, with their prompts, after "
             f"max_length = {most}, unless max_tokens says when{CUTTING_HELPS}"
         )
     if most is not None:

@@ -30,6 +30,9 @@ _SEARCHING = (
     "renormalize_logits",
     "exponential_decay_length_penalty",
 )
+# What old config.json files hold of these. It wins over what a text_config inside says.
+LEGACY = (*_GENERATION_NUMBERS, *_GENERATION_INTEGERS, *_GENERATION_TOKENS, *_BANS, *_SEARCHING)
+LEGACY += ("do_sample", "max_length", "min_length", "min_new_tokens")
 
 
 def _banned(config: Config, key: str, n_vocab: int) -> list[Any]:
@@ -117,16 +120,9 @@ def generation_defaults(
     ]
 
 
-def legacy_generation(config: Config, architecture: str) -> Config | None:
-    """The settings of a model without generation_config.json, which old config.json files hold; None of one
-    that writes nothing."""
-    from tuili.loading.registry import HF_SEQ2SEQ, WORDS
-
-    if architecture not in HF_SEQ2SEQ and not architecture.endswith(WORDS):
-        return None
-    names = {*_GENERATION_NUMBERS, *_GENERATION_INTEGERS, *_GENERATION_TOKENS, *_BANS, *_SEARCHING}
-    names |= {"do_sample", "max_length", "min_length", "min_new_tokens"}
-    return Config({key: value for key, value in config.values.items() if key in names}, config.what)
+def legacy_generation(config: Config) -> Config:
+    """The settings of a model without generation_config.json, which old config.json files hold."""
+    return Config({key: value for key, value in config.values.items() if key in LEGACY}, config.what)
 
 
 def eos_token_ids(generation: Config | None, config: Config, n_vocab: int) -> tuple[int, ...] | None:

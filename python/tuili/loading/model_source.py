@@ -35,6 +35,7 @@ from tuili.loading.language_part import language_part, take_language_part
 from tuili.loading.numbering import Numbering
 from tuili.loading.registry import (
     HF_SEQ2SEQ,
+    WORDS,
     as_embedder,
     gguf_architecture,
     hf_architecture,
@@ -175,7 +176,9 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> ModelSource:
     n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)
     if seq2seq:  # Marian may write another vocabulary than it reads
         n_vocab = config.integer("decoder_vocab_size", 1, MAX_VOCAB, n_vocab)
-    settings = legacy_generation(config, architecture) if generation is None else generation
+    settings = generation
+    if generation is None and (seq2seq or architecture.endswith(WORDS)):
+        settings = legacy_generation(config)
     defaults, ignored = generation_defaults(settings, n_vocab, seq2seq=seq2seq)
     pooling = getattr(module, "POOLING", "mean")
     eos_ids = eos_token_ids(generation, config, n_vocab)
