@@ -140,7 +140,8 @@ def _names_checked(made: type[_T]) -> type[_T]:
 class SamplingParams:
     """How to continue a prompt. Checked when made; immutable.
 
-    None means: the model's generation_config.json if it says something, otherwise what the comment says.
+    None means: the model's generation_config.json, or an old config.json without it, if it says something,
+    otherwise what the comment says.
     Of json_schema, regex, choice and grammar at most one may be given. Such an output ends where the grammar
     does, whatever min_tokens and ignore_eos say; one that max_tokens or a stop string cuts is incomplete.
     JSON is written as `json.dumps` does. Needs the extra tuili[structured].

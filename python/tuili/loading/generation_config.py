@@ -30,9 +30,11 @@ _SEARCHING = (
     "renormalize_logits",
     "exponential_decay_length_penalty",
 )
-# What old config.json files hold of these. It wins over what a text_config inside says.
+# What old config.json files hold of these, and of what transformers alone reads. It goes before what a
+# text_config inside says.
 LEGACY = (*_GENERATION_NUMBERS, *_GENERATION_INTEGERS, *_GENERATION_TOKENS, *_BANS, *_SEARCHING)
 LEGACY += ("do_sample", "max_length", "min_length", "min_new_tokens")
+LEGACY += ("epsilon_cutoff", "eta_cutoff", "num_return_sequences", "num_beam_groups", "diversity_penalty")
 
 
 def _banned(config: Config, key: str, n_vocab: int) -> list[Any]:

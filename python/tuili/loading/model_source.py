@@ -176,9 +176,8 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> ModelSource:
     n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)
     if seq2seq:  # Marian may write another vocabulary than it reads
         n_vocab = config.integer("decoder_vocab_size", 1, MAX_VOCAB, n_vocab)
-    settings = generation
-    if generation is None and (seq2seq or architecture.endswith(WORDS)):
-        settings = legacy_generation(config)
+    writes = seq2seq or architecture.endswith(WORDS)
+    settings = legacy_generation(config) if generation is None and writes else generation
     defaults, ignored = generation_defaults(settings, n_vocab, seq2seq=seq2seq)
     pooling = getattr(module, "POOLING", "mean")
     eos_ids = eos_token_ids(generation, config, n_vocab)
