@@ -112,6 +112,11 @@ def later_decoders() -> Iterator[Case]:
     header = st_header({"model.layers.0.mlp.act_fn.alpha_p": []} | llama_shapes())
     nan = st_file(header)[: -data_size(header)] + b"\xff" * data_size(header)
     yield Case("CF-03", "ApertusForCausalLM of no number", folder(nan, settings), F, "config_value")
+    header = st_header({"model.layers.0.mlp.act_fn.eps": []} | llama_shapes())
+    threes = st_file(header)[: -data_size(header)] + b"\x40" * data_size(header)
+    yield Case(
+        "CF-03", "ApertusForCausalLM of another eps", folder(threes, settings), U, "config_unsupported"
+    )
     yield _case("AfmoeForCausalLM", "three of two", F, "config_value", num_experts=2, num_experts_per_tok=3)
     one = {"num_local_experts": 1}
     yield _case("LlamaForCausalLM", "a warm temperature", F, "config_type", temperature="warm")
