@@ -453,7 +453,7 @@ FAMILIES: dict[str, tuple[str, Choices]] = {
             "moe_intermediate_size": (24, 40),
             "layer_types": _kinds,
             "num_dense_layers": (0, 1, 2),
-            "num_shared_experts": (1, 2),
+            "num_shared_experts": (0, 1, 2),
             "route_scale": (1.0, 2.5),
             "mup_enabled": _FLAG,
         },

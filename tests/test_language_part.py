@@ -69,6 +69,15 @@ def test_what_the_whole_says_of_texts_and_words_stands_before(tmp_path: Path) ->
     assert "tie_word_embeddings" in plan.warnings[1]  # for the files hold another head
 
 
+def test_generation_defaults_of_the_whole_stand_before_those_of_the_part(tmp_path: Path) -> None:
+    plan = _written("Llama", tmp_path, lambda theirs: f"language_model.{theirs}", {"temperature": 0.6})
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"] |= {"temperature": 0.3, "top_k": 7}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert plan.source.generation_defaults == {"temperature": 0.6}
+    assert plan_model(tmp_path).source.generation_defaults == {"temperature": 0.6, "top_k": 7}
+
+
 @pytest.mark.parametrize(
     "name, text, n_vocab, d_model, n_heads",
     [  # as LLaVA 1.5 and Gemma 3 4B leave their sizes to classes

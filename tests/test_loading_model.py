@@ -323,8 +323,9 @@ def test_an_old_config_holds_the_generation_defaults_of_a_decoder(tmp_path: Path
     """transformers 4 wrote them there, and transformers 5 reads them if there is no other file."""
     settings = {"temperature": 0.6, "top_k": 20, "do_sample": True, "max_length": 33}
     old = CONFIG | settings | {"task_specific_params": {"text-generation": {"max_length": 50}}}
-    loaded = load(plan_model(folder(config=old)(tmp_path)))
+    loaded = load(plan_model(folder(config=old | {"num_beams": 4, "eta_cutoff": 0.1})(tmp_path)))
     assert loaded.generation_defaults == settings
+    assert loaded.config["ignored_generation_keys"] == ["num_beams", "eta_cutoff"]
     (tmp_path / "new").mkdir()
     loaded = load(plan_model(folder(config=old, generation_config__json={"top_p": 0.5})(tmp_path / "new")))
     assert loaded.generation_defaults == {"top_p": 0.5}

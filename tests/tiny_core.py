@@ -15,7 +15,7 @@ from tuili import _core
 def core_spec(model: TinyModel) -> _core.ModelSpec:
     """The model's ModelSpec."""
     fields = dict(model.spec)
-    parts = {"moe": _core.MoeSpec, "latent": _core.LatentSpec}
+    parts = {"moe": _core.MoeSpec, "latent": _core.LatentSpec, "xielu": _core.Xielu}
     fields["layers"] = [
         _core.LayerSpec(**{key: parts[key](**x) if key in parts else x for key, x in layer.items()})
         for layer in model.spec["layers"]

@@ -90,6 +90,26 @@ def tiny_experts(seed: int = 0, format: str = "f32") -> TinyModel:
     return _model("experts", make, sizes, layers)
 
 
+def tiny_gates(seed: int = 0, format: str = "f32") -> TinyModel:
+    """Gates of attention; an activation that is learned, and experts weighed among those near the best."""
+    sizes, make = sizes_for(format), _Maker(seed, format)
+    moe = {"n_experts": 6, "n_used": 2, "d_ff": sizes.d_ff, "scoring": "near_best", "near": 0.5}
+    learned = {"activation": "identity", "gated": False}
+    learned |= {"xielu": {"alpha_p": 0.75, "alpha_n": 1.25, "beta": 0.5}}
+    layers = []
+    for i, settings in enumerate((learned, {"activation": "silu", "moe": moe})):
+        at = f"layers.{i}"
+        make.norm(f"{at}.attention_norm", sizes.d_model)
+        make.norm(f"{at}.mlp_norm", sizes.d_model)
+        if i:
+            _experts(make, at, sizes, moe)
+        else:
+            make.block(at, sizes, gated=False, bias=False)
+        make.matrix(f"{at}.attention_gate", sizes.n_heads * sizes.head_dim, sizes.d_model)
+        layers.append(_layer_sizes(sizes) | {"attention_gate": True, "rope": 0} | settings)
+    return _model("gates", make, sizes, layers)
+
+
 def _experts(make: _Maker, at: str, sizes: Sizes, moe: dict[str, Any]) -> None:
     """The attention of one layer, and a router, experts and what goes with them in the place of its MLP."""
     make.block(at, sizes, gated=True, bias=False)
@@ -139,4 +159,4 @@ def tiny_latent(seed: int = 0, format: str = "f32") -> TinyModel:
     return _model("latent", make, sizes, layers)
 
 
-VARIANTS = {"parallel": tiny_parallel, "experts": tiny_experts, "latent": tiny_latent}
+VARIANTS = {"parallel": tiny_parallel, "experts": tiny_experts, "latent": tiny_latent, "gates": tiny_gates}

@@ -45,6 +45,7 @@ original context (Phi-3 and Phi-4 mini of 128k) gives all texts its long factors
 transformers' logits then, and shorter ones those of the long factors, where transformers has the short ones.
 A text that generation takes across that line ends there (`stop_reason` "max_model_len"), unless all have the
 long factors; transformers computes Phi-3's anew at the line, with long factors from its first token on.
+Phi-3.5-MoE's end at the original context: beyond it transformers scales by `long_mscale`, with short factors.
 
 Ministral 3's queries grow behind `original_max_position_embeddings`, which is not here: texts end there.
 BigBird takes texts for which transformers turns its sparse attention into a full one: of

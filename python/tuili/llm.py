@@ -199,7 +199,7 @@ class LLM(Conversations, Vectors, Introspection, SavedPrefixes):
             usual = {} if sources is None else {"max_tokens": ANSWER_LEN}
             self._defaults = usual | parameters.defaults_from(loaded.generation_defaults)
         except InvalidParameterError as error:
-            raise ModelFormatError(f"generation_config.json: {error}", code="generation_config") from error
+            raise ModelFormatError(f"generation defaults: {error}", code="generation_config") from error
         eos_ids = tuple(dict.fromkeys((*loaded.eos_token_ids, *self._extra_eos_ids())))
         self._engine = Engine(
             self._runner,

@@ -73,6 +73,9 @@ def decoders() -> Iterator[Case]:
     for name, factors in (("few", [1.0]), ("none", None), ("zero", [0] * 8), ("text", ["1"] * 8)):
         scaling = {"rope_type": "longrope", "short_factor": factors, "long_factor": factors}
         yield Case("CF-05", f"longrope, {name}", folder(config=CONFIG | {"rope_scaling": scaling}), F, value)
+    scaling = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [1.0] * 8}
+    scaling |= {"original_max_position_embeddings": 1}
+    yield Case("CF-05", "longrope, of one", folder(config=CONFIG | {"rope_scaling": scaling}), F, value)
 
 
 def later_decoders() -> Iterator[Case]:
@@ -109,6 +112,11 @@ def later_decoders() -> Iterator[Case]:
     header = st_header({"model.layers.0.mlp.act_fn.alpha_p": []} | llama_shapes())
     nan = st_file(header)[: -data_size(header)] + b"\xff" * data_size(header)
     yield Case("CF-03", "ApertusForCausalLM of no number", folder(nan, settings), F, "config_value")
+    header = st_header({"model.layers.0.mlp.act_fn.eps": []} | llama_shapes())
+    threes = st_file(header)[: -data_size(header)] + b"\x40" * data_size(header)
+    yield Case(
+        "CF-03", "ApertusForCausalLM of another eps", folder(threes, settings), U, "config_unsupported"
+    )
     yield _case("AfmoeForCausalLM", "three of two", F, "config_value", num_experts=2, num_experts_per_tok=3)
     one = {"num_local_experts": 1}
     yield _case("LlamaForCausalLM", "a warm temperature", F, "config_type", temperature="warm")

@@ -137,7 +137,8 @@ def _names_checked(made: type[_T]) -> type[_T]:
 class SamplingParams:
     """How to continue a prompt. Checked when made; immutable.
 
-    None means: the model's generation_config.json if it says something, otherwise what the comment says.
+    None means: the model's generation_config.json, or an old config.json without it, if it says something,
+    otherwise what the comment says.
     Of json_schema, regex, choice and grammar at most one may be given. Such an output ends where the grammar
     does, whatever min_tokens and ignore_eos say; one that max_tokens or a stop string cuts is incomplete.
     JSON is written as `json.dumps` does. Needs the extra tuili[structured].
@@ -414,7 +415,7 @@ def resolve_for(params: SamplingParams, defaults: Mapping[str, Any], n_prompt: i
     most, least = (found.pop(name, None) for name in LENGTHS)
     if params.max_tokens is None and most is not None and most <= n_prompt:
         raise PromptTooLongError(
-            f"the prompt has {n_prompt} tokens; generation_config.json ends texts, with their prompts, after "
+            f"the prompt has {n_prompt} tokens; the model's files end texts, with their prompts, after "
             f"max_length = {most}, unless max_tokens says when{CUTTING_HELPS}"
         )
     if most is not None:

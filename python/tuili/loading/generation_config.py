@@ -6,8 +6,6 @@ from typing import Any
 
 from tuili.loading.config import MAX_POSITIONS, MAX_VOCAB, Config
 from tuili.loading.files import shown
-from tuili.loading.heads import WRITERS
-from tuili.loading.registry import HF_SEQ2SEQ
 
 _GENERATION_NUMBERS = {
     "temperature": (0.0, 100.0),
@@ -32,6 +30,11 @@ _SEARCHING = (
     "renormalize_logits",
     "exponential_decay_length_penalty",
 )
+# What old config.json files hold of these, and of what transformers alone reads. It goes before what a
+# text_config inside says.
+LEGACY = (*_GENERATION_NUMBERS, *_GENERATION_INTEGERS, *_GENERATION_TOKENS, *_BANS, *_SEARCHING)
+LEGACY += ("do_sample", "max_length", "min_length", "min_new_tokens")
+LEGACY += ("epsilon_cutoff", "eta_cutoff", "num_return_sequences", "num_beam_groups", "diversity_penalty")
 
 
 def _banned(config: Config, key: str, n_vocab: int) -> list[Any]:
@@ -119,14 +122,9 @@ def generation_defaults(
     ]
 
 
-def legacy_generation(config: Config, architecture: str) -> Config | None:
-    """The settings of a model without generation_config.json, which old config.json files hold; None of one
-    that writes nothing."""
-    if architecture not in HF_SEQ2SEQ and not architecture.endswith(WRITERS):
-        return None
-    names = {*_GENERATION_NUMBERS, *_GENERATION_INTEGERS, *_GENERATION_TOKENS, *_BANS, *_SEARCHING}
-    names |= {"do_sample", "max_length", "min_length", "min_new_tokens"}
-    return Config({key: value for key, value in config.values.items() if key in names}, config.what)
+def legacy_generation(config: Config) -> Config:
+    """The settings of a model without generation_config.json, which old config.json files hold."""
+    return Config({key: value for key, value in config.values.items() if key in LEGACY}, config.what)
 
 
 def eos_token_ids(generation: Config | None, config: Config, n_vocab: int) -> tuple[int, ...] | None:

@@ -9,6 +9,7 @@ from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
 from tuili.loading.files import shown
+from tuili.loading.generation_config import LEGACY
 
 # Those that give their decoder, when they read text alone, what it would be given by itself.
 _STEMS = ("Gemma3", "Idefics3", "InternVL", "Llava", "LlavaNext", "LlavaOnevision", "Mistral3", "SmolVLM")
@@ -25,7 +26,7 @@ _PARTS = {
     "qwen3": ("Qwen3ForCausalLM", _QWEN),
     "gemma3_text": ("Gemma3ForCausalLM", {"num_attention_heads": 8, "vocab_size": 262208}),
 }
-_OF_THE_WHOLE = ("tie_word_embeddings", "eos_token_id", "bos_token_id", "quantization_config")
+_OF_THE_WHOLE = ("tie_word_embeddings", "eos_token_id", "bos_token_id", "quantization_config", *LEGACY)
 _NAMES = re.compile(r"(?:model\.)?(?:language|text)_model\.(?:model\.)?(.+)|(lm_head\..+)")
 
 

@@ -36,6 +36,7 @@ from tuili.loading.language_part import language_part, take_language_part
 from tuili.loading.numbering import Numbering
 from tuili.loading.registry import (
     HF_SEQ2SEQ,
+    WORDS,
     as_embedder,
     gguf_architecture,
     hf_architecture,
@@ -170,14 +171,13 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> ModelSource:
             module.derive(checkpoint, config)
         if ranking is not None and ranking.words:
             word_scores.add_score(checkpoint, module, config, ranking.words)
-    generation = read_config(folder, "generation_config.json", inside=inside)
     seq2seq, begins = architecture in HF_SEQ2SEQ, getattr(module, "BEGINS_TEXTS", False)
+    generation = _generation(folder, inside, config, writes=seq2seq or architecture.endswith(WORDS))
     tokenizer = _tokenizer_files(folder, inside, str(config.values.get("model_type")), checkpoint.warnings)
     n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)
     if seq2seq:  # Marian may write another vocabulary than it reads
         n_vocab = config.integer("decoder_vocab_size", 1, MAX_VOCAB, n_vocab)
-    settings = legacy_generation(config, architecture) if generation is None else generation
-    defaults, ignored = generation_defaults(settings, n_vocab, seq2seq=seq2seq)
+    defaults, ignored = generation_defaults(generation, n_vocab, seq2seq=seq2seq)
     pooling = getattr(module, "POOLING", "mean")
     eos_ids = eos_token_ids(generation, config, n_vocab)
     modules = read_modules(root, base, inside=inside) if ranking is None else None
@@ -204,6 +204,12 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> ModelSource:
             decoder_start_id(generation if seq2seq else None, config, n_vocab) if seq2seq or begins else None
         ),
     )
+
+
+def _generation(folder: str, inside: str | None, config: Config, *, writes: bool) -> Config | None:
+    """The settings of generation_config.json, or without it those of a config.json of a model that writes."""
+    found = read_config(folder, "generation_config.json", inside=inside)
+    return legacy_generation(config) if found is None and writes else found
 
 
 def _model_config(folder: str, inside: str | None) -> tuple[Config, bool]:

@@ -101,6 +101,8 @@ def _longrope(
     factor = scaling.positive("factor", None) or max_positions / old_context
     scale = scaling.positive("attention_factor", None)
     if scale is None:
+        if factor > 1 and old_context == 1:
+            raise scaling.wrong("original_max_position_embeddings", "2 or more")
         scale = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(old_context))
     return f32(1) / (np.array(divisors, f32) * powers(theta, head_dim)), float(scale)
 

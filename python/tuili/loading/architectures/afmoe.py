@@ -48,15 +48,15 @@ IGNORED_TENSORS = ()
 
 def spec(config: Config) -> ModelSpec:
     """AfmoeForCausalLM."""
+    for key, written in {"score_func": "sigmoid", "route_norm": True, "n_group": 1, "topk_group": 1}.items():
+        config.ignore(key, written)
     size = sizes(config)
     rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)))
     length = window(config, 1024)
     every = config.integer("global_attn_every_n_layers", 1, MAX_LAYERS, 4)
     usual = [LOCAL if (i + 1) % every else GLOBAL for i in range(size.n_layers)]
-    n, d_ff = (
-        n_experts(config, "num_experts", usual=64),
-        config.integer("moe_intermediate_size", 1, MAX_INNER),
-    )
+    n = n_experts(config, "num_experts", usual=64)
+    d_ff = config.integer("moe_intermediate_size", 1, MAX_INNER)
     moe = MoeSpec(
         n_experts=n,
         n_used=n_used(config, n),
@@ -65,7 +65,7 @@ def spec(config: Config) -> ModelSpec:
         normalize=True,
         scale=config.positive("route_scale", 1.0),
         selection_bias=True,
-        d_ff_shared=d_ff * config.integer("num_shared_experts", 1, 1024, 2),
+        d_ff_shared=d_ff * config.integer("num_shared_experts", 0, 1024, 2),
     )
     n_dense, bias = config.integer("num_dense_layers", 0, MAX_LAYERS, 1), config.flag("attention_bias", False)
     layers = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tuili._core import Xielu
-from tuili.errors import ModelFormatError
+from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading.architectures import sizes
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
@@ -23,8 +23,21 @@ def derive(checkpoint: Checkpoint, config: Config) -> None:
     """They lie among the tensors, and become a setting."""
     if is_learned(config):
         layers = range(sizes(config).n_layers)
+        for i in layers:
+            _check_eps(checkpoint, i)
         found = [[_number(checkpoint, i, part) for part in _PARTS] for i in layers]
         config.values = {**config.values, "xielu": found}
+
+
+def _check_eps(checkpoint: Checkpoint, layer: int) -> None:
+    """transformers computes e^x - 1 of min(x, eps): of x for an eps near 0, as all files have it."""
+    name = f"layers.{layer}.mlp.act_fn.eps"
+    if name in checkpoint.tensors or f"model.{name}" in checkpoint.tensors:
+        eps = _number(checkpoint, layer, "eps")
+        if not -1e-5 < eps <= 0:
+            raise ModelUnsupportedError(
+                f"tensor 'model.{name}' holds {eps}, not -1e-6", code="config_unsupported"
+            )
 
 
 def _number(checkpoint: Checkpoint, layer: int, part: str) -> float:
