@@ -32,11 +32,11 @@ from tuili.loading.gguf import open_gguf
 from tuili.loading.gguf_index import from_index
 from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.gguf_unread import refuse_unread
+from tuili.loading.heads import WRITERS
 from tuili.loading.language_part import language_part, take_language_part
 from tuili.loading.numbering import Numbering
 from tuili.loading.registry import (
     HF_SEQ2SEQ,
-    WORDS,
     as_embedder,
     gguf_architecture,
     hf_architecture,
@@ -172,7 +172,7 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> ModelSource:
         if ranking is not None and ranking.words:
             word_scores.add_score(checkpoint, module, config, ranking.words)
     seq2seq, begins = architecture in HF_SEQ2SEQ, getattr(module, "BEGINS_TEXTS", False)
-    generation = _generation(folder, inside, config, writes=seq2seq or architecture.endswith(WORDS))
+    generation = _generation(folder, inside, config, writes=seq2seq or architecture.endswith(WRITERS))
     tokenizer = _tokenizer_files(folder, inside, str(config.values.get("model_type")), checkpoint.warnings)
     n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)
     if seq2seq:  # Marian may write another vocabulary than it reads
