@@ -91,6 +91,8 @@ class Race:
         for work, contestants in entries.items():
             for contestant in contestants:
                 works[contestant].append(work)
+        if "cosine" in entries:
+            works.setdefault(FLOAT_VECTORS, [])
         for (peer, variant), its_works in works.items():
             reason = excluded.get(peer)
             if reason is None:

@@ -39,6 +39,9 @@ class Generator:
         if self._variant == "ends":
             os._exit(3)
         return float(self._variant) + seed
+
+    def embed(self, texts):
+        return [[1.0, 0.0]] if self._variant == "minilm-float32" else [[0.6, 0.8]]
 """
 
 
@@ -138,6 +141,14 @@ def test_a_bar_of_a_value_is_not_a_ratio():
     values[US, "x"]["cosine"] = [0.994, 0.994, 0.997]
     assert judge(bar, values, {}).status == "missed"
     assert judge(bar, values, {}).ratio == 0.994
+
+
+def test_a_cosine_is_to_our_float32_even_if_no_other_bar_needs_that(run, tmp_path):
+    bar = Bar("table", "label", "cosine", ("minilm-int8",), (), 0.5, "value")
+    arguments = ["--work", str(tmp_path), "--rounds", "1"]
+    assert compare.main(arguments, [bar], {US: Peer("fakes.engine", "folder")}) == 0
+    (judged,) = json.loads((tmp_path / "compare.json").read_text())["bars"]
+    assert judged["tuili"]["median"] == pytest.approx(0.6)
 
 
 def test_a_variant_says_what_compute_its_file_is_used_with(tmp_path):
