@@ -188,10 +188,8 @@ class Worker:
         here = threading.get_ident()
         outer = self._awaited.get(here)
         try:
-            self._awaited[here] = (
-                self,
-                ready,
-            )  # before the look, so that of two who begin at once one sees the other
+            # Before the look, so that of two who begin at once one sees the other.
+            self._awaited[here] = (self, ready)
             self._check_no_circle(here)
             return wait()
         finally:
