@@ -1,0 +1,54 @@
+"""BlenderbotSmall's and CTRL's tokenizers: pairs within words, where "@@" ends a piece that ends none."""
+
+from __future__ import annotations
+
+from tuili.loading.tokenizer_parts import Json, Parts, Read, lines_of, needed, vocabulary
+
+_CONTINUES, _ENDS = "@@", "</w>"
+
+
+def blenderbot_small(parts: Parts, read: Read) -> Parts:
+    """Small letters, and a space before punctuation; an end of line behind a word is a word."""
+    replaced = {char: f" {char}" for char in ".,!?()"} | {"'": " ' "}
+    parts.normalizers = [
+        {"type": "Replace", "pattern": {"String": char}, "content": text} for char, text in replaced.items()
+    ]
+    parts.normalizers += [
+        {"type": "Replace", "pattern": {"Regex": r"(?<=\S)\n"}, "content": " __newln__"},
+        {"type": "Lowercase"},
+    ]
+    return _within_words(parts, read, r"\S+")
+
+
+def ctrl(parts: Parts, read: Read) -> Parts:
+    """An end of line belongs to the word before it."""
+    return _within_words(parts, read, r"\S+\n?")
+
+
+def _within_words(parts: Parts, read: Read, word: str) -> Parts:
+    """merges.txt spells the pieces that end a word with "</w>", vocab.json the others with "@@"; what only
+    the former has is unknown to the model."""
+    lines = lines_of(needed(read, "merges.txt"), "merges.txt")
+    merges = [line for line in lines[1:] if len(line.split()) == 2]
+    special = set(parts.tokens.values())
+    parts.vocab = {_spelt(text, special): i for text, i in vocabulary(read, "vocab.json").items()}
+    made = [piece for line in merges for piece in (*line.split(), "".join(line.split()))]
+    known = dict.fromkeys([*parts.vocab, *made])
+    parts.model = {
+        "type": "BPE",
+        "vocab": {text: i for i, text in enumerate(known)},
+        "merges": merges,
+        "unk_token": parts.tokens["unk"],
+        "end_of_word_suffix": _ENDS,
+    }
+    words: Json = {"type": "Split", "pattern": {"Regex": word}, "behavior": "Removed", "invert": True}
+    parts.pre_tokenizers = [words]
+    parts.decoder = {"type": "BPEDecoder", "suffix": _ENDS}
+    return parts
+
+
+def _spelt(text: str, special: set[str]) -> str:
+    """A token of vocab.json as merges.txt has it."""
+    if text in special:
+        return text
+    return text.removesuffix(_CONTINUES) if text.endswith(_CONTINUES) and text != _CONTINUES else text + _ENDS
