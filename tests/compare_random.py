@@ -160,6 +160,26 @@ _MLPS: Choices = {
 _FREE: Choices = {"layer_norm_epsilon": (1e-5, 1e-3)}
 _DIRECT: Choices = {key: choice for key, choice in _LATENT.items() if "expert" not in key}
 
+_SWASH: Choices = {
+    **_WINDOW,
+    "layer_types": _kinds,
+    "layer_rope_theta": lambda draw, config: draw.choice(
+        (None, [draw.choice((0, 100, 1e4)) for _ in range(config["num_hidden_layers"])])
+    ),
+}
+_HY: Choices = {"moe_intermediate_size": (24, 40), "num_shared_experts": (1, 2)}
+_COMMAND: Choices = {
+    **_MLPS,
+    "layer_types": _kinds,
+    "num_shared_experts": (0, 1, 2),
+    "shared_expert_combination_strategy": ("average", "sum"),
+    "expert_selection_fn": ("softmax", "sigmoid"),
+    "norm_topk_prob": _FLAG,
+    "rms_norm_eps": (None, 1e-6),
+    "prefix_dense_intermediate_size": (None, 40),
+    "prefix_dense_sliding_window_pattern": (1, 2),
+}
+
 FAMILIES: dict[str, tuple[str, Choices]] = {
     "Qwen2ForCausalLM": ("qwen2", {**_ALL, **_GATED, **_SOMETIMES}),
     "Qwen3ForCausalLM": ("qwen3", {**_ALL, **_GATED, **_SOMETIMES, **_BIAS, **_HEAD_DIM}),
@@ -477,6 +497,18 @@ FAMILIES: dict[str, tuple[str, Choices]] = {
             },
         },
     ),
+    "GraniteSWAForCausalLM": ("granite_swa", {**_GRANITE, **_SWASH, "mlp_bias": _FLAG}),
+    "GraniteMoeSWAForCausalLM": (
+        "granitemoe_swa",
+        {**_GRANITE, **_SWASH, **_LOCAL_EXPERTS, "shared_intermediate_size": (0, 24)},
+    ),
+    "NanoChatForCausalLM": ("nanochat", {**_ALL, **_GATED, **_BIAS, "final_logit_softcapping": (None, 5.0)}),
+    "HYV3ForCausalLM": ("hy_v3", {**_ALL, **_GATED, **_BIAS, **_HEAD_DIM, **_EXPERTS, **_MLPS, **_HY}),
+    "Cohere2MoeForCausalLM": (
+        "cohere2_moe",
+        {**_GATED, **_BIAS, **_HEAD_DIM, **_WINDOW, **_EXPERTS, **_COMMAND},
+    ),
+    "CTRLLMHeadModel": ("ctrl", {"dff": (40, 96)}),
     "MptForCausalLM": (
         "mpt",
         {

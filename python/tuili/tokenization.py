@@ -352,7 +352,7 @@ class Detokenizer:
     ) -> None:
         self._tokenizer = tokenizer
         self._skipped = tokenizer.loaded.hidden if skip_special else {}
-        self._trims = trims and tokenizer.loaded.numbering is not None  # Marian's, M2M100's
+        self._trims = trims and tokenizer.loaded.trims
         self._held = b""  # the beginning of a character, and the spaces before it that may be the last ones
         self._first = all(token_id in self._skipped for token_id in after)
 

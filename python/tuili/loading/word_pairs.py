@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from tuili.loading.tokenizer_parts import Json, Parts, Read, lines_of, needed, vocabulary
+from tuili.loading.pre_tokenizers import END_BEHIND_WORD, WORD_AND_END
+from tuili.loading.tokenizer_parts import Parts, Read, lines_of, needed, vocabulary
 
 _CONTINUES, _ENDS = "@@", "</w>"
 
 
 def blenderbot_small(parts: Parts, read: Read) -> Parts:
-    """Small letters, and a space before punctuation; an end of line behind a word is a word."""
-    replaced = {char: f" {char}" for char in ".,!?()"} | {"'": " ' "}
-    parts.normalizers = [
-        {"type": "Replace", "pattern": {"String": char}, "content": text} for char, text in replaced.items()
+    """Small letters, words that end before punctuation; an end of line behind a word is a word, too, but not
+    behind an apostrophe."""
+    end = {"type": "Replace", "pattern": {"Regex": END_BEHIND_WORD}, "content": " __newln__"}
+    parts.normalizers = [end, {"type": "Lowercase"}]
+    behaviors = dict.fromkeys(".,!?()", "MergedWithNext") | {"'": "Isolated"}
+    parts.pre_tokenizers = [{"type": "WhitespaceSplit"}] + [
+        {"type": "Split", "pattern": {"String": char}, "behavior": behavior, "invert": False}
+        for char, behavior in behaviors.items()
     ]
-    parts.normalizers += [
-        {"type": "Replace", "pattern": {"Regex": r"(?<=\S)\n"}, "content": " __newln__"},
-        {"type": "Lowercase"},
-    ]
-    return _within_words(parts, read, r"\S+")
+    return _within_words(parts, read)
 
 
 def ctrl(parts: Parts, read: Read) -> Parts:
     """An end of line belongs to the word before it."""
-    return _within_words(parts, read, r"\S+\n?")
+    pattern = {"Regex": WORD_AND_END}
+    parts.pre_tokenizers = [{"type": "Split", "pattern": pattern, "behavior": "Removed", "invert": True}]
+    return _within_words(parts, read)
 
 
-def _within_words(parts: Parts, read: Read, word: str) -> Parts:
+def _within_words(parts: Parts, read: Read) -> Parts:
     """merges.txt spells the pieces that end a word with "</w>", vocab.json the others with "@@"; what only
     the former has is unknown to the model."""
     lines = lines_of(needed(read, "merges.txt"), "merges.txt")
@@ -41,8 +44,6 @@ def _within_words(parts: Parts, read: Read, word: str) -> Parts:
         "unk_token": parts.tokens["unk"],
         "end_of_word_suffix": _ENDS,
     }
-    words: Json = {"type": "Split", "pattern": {"Regex": word}, "behavior": "Removed", "invert": True}
-    parts.pre_tokenizers = [words]
     parts.decoder = {"type": "BPEDecoder", "suffix": _ENDS}
     return parts
 
