@@ -61,6 +61,7 @@ def test_logits_are_those_of_transformers(case: Case, goldens: dict[str, np.ndar
     [
         ("DeepseekV2ForCausalLM", "norm_topk_prob", True),
         ("Olmo3ForCausalLM", "rope_scaling", {"type": "linear", "factor": 2.0}),  # for rope_type
+        ("Cohere2MoeForCausalLM", "rope_scaling", {"rope_type": "linear", "factor": 2.0}),
     ],
 )
 def test_what_transformers_does_not_read_changes_nothing_and_is_told(

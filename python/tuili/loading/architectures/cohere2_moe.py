@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from tuili._core import ModelSpec, MoeSpec
 from tuili.loading.architectures import (
-    ATTENTION_BIASES,
-    DECODER_NAMES,
     GLOBAL,
     LOCAL,
     activation,
@@ -19,13 +17,13 @@ from tuili.loading.architectures import (
     sizes,
     window,
 )
+from tuili.loading.architectures.cohere import TENSOR_NAMES as COHERE_NAMES
 from tuili.loading.architectures.routed import behind_dense, by_types
 from tuili.loading.config import MAX_INNER, MAX_LAYERS, Config
 
 _MLP = "model.layers.{i}.mlp"
 TENSOR_NAMES = (
-    DECODER_NAMES
-    | ATTENTION_BIASES
+    COHERE_NAMES
     | expert_names(_MLP, "gate_proj", "up_proj", "down_proj")
     | {
         f"{_MLP}.shared_experts.{part}_proj.weight": f"layers.{{i}}.shared.{part}"
@@ -37,18 +35,19 @@ IGNORED_TENSORS = ()
 
 def spec(config: Config) -> ModelSpec:
     """Cohere2MoeForCausalLM; its global layers have no positions, but for dense ones among the first."""
+    config.ignore("rope_scaling")
+    config.values = {**config.values, "rope_scaling": None}
     size = sizes(config)
     rotation, limit = rope(config, size, interleaved=True)
     moe = _experts(config, size.d_ff)
     experts = by_types(config, moe, behind_dense(config, size.n_layers, moe, 0))
-    first = config.integer("first_k_dense_replace", 0, MAX_LAYERS, 0)
     early = config.integer("prefix_dense_sliding_window_pattern", 1, MAX_LAYERS, 1)
     late = config.integer("sliding_window_pattern", 1, MAX_LAYERS, 4)
+    first = config.integer("first_k_dense_replace", 0, MAX_LAYERS, 0)
     places = [(i + 1, early) if i < first else (i - first + 1, late) for i in range(size.n_layers)]
     usual = [LOCAL if place % every else GLOBAL for place, every in places]
     kinds = layer_types(config, size.n_layers, usual)
     length = window(config, 4096) if LOCAL in kinds else 0
-    dense_ff = config.integer("prefix_dense_intermediate_size", 1, MAX_INNER, size.d_ff)
     bias = config.flag("attention_bias", False)
     layers = [
         layer_of(
@@ -59,7 +58,7 @@ def spec(config: Config) -> ModelSpec:
             sliding_window=length if kind == LOCAL else 0,
             qkv_bias=bias,
             output_bias=bias,
-            d_ff=dense_ff,
+            d_ff=config.integer("prefix_dense_intermediate_size", 1, MAX_INNER, size.d_ff),
             moe=moe,
         )
         for kind, moe in zip(kinds, experts, strict=True)
@@ -81,8 +80,8 @@ def _experts(config: Config, d_ff: int) -> MoeSpec:
     n = n_experts(config, "num_experts", usual=8)
     scoring = config.choice("expert_selection_fn", ("softmax", "sigmoid"), "softmax")
     n_shared = config.integer("num_shared_experts", 0, 1024, 0)
-    strategy = config.choice("shared_expert_combination_strategy", ("average", "sum"), "average")
-    average = n_shared > 0 and strategy == "average"
+    way = config.choice("shared_expert_combination_strategy", ("average", "sum"), "average")
+    average = n_shared > 0 and way == "average"
     return MoeSpec(
         n_experts=n,
         n_used=n_used(config, n),
