@@ -360,7 +360,7 @@ class Detokenizer:
         """The text that `token_id`, in [0, n_vocab), completes; often empty."""
         texts = self._tokenizer._texts
         apart = not self._held and not self._first and token_id < len(texts)
-        if apart and (known := texts[token_id]) is not None:
+        if apart and (known := texts[token_id]) is not None and not (self._trims and known.endswith(" ")):
             return known
         text = self.push_many((token_id,))
         if apart and not self._held and token_id not in self._tokenizer.loaded.hidden:
