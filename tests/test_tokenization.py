@@ -310,6 +310,8 @@ def test_where_spaces_end_words_no_text_ends_in_one() -> None:
         assert "".join([*map(stream.push, ids), stream.flush()]) == text
         kept = Detokenizer(tokenizer, trims=False)
         assert "".join([*map(kept.push, ids), kept.flush()]) == f"{text} "
+        behind = Detokenizer(tokenizer, after=ids)
+        assert "".join([*map(behind.push, ids), behind.flush()]) == f" {text}"
 
 
 def test_integers_of_any_kind_are_token_ids() -> None:

@@ -354,6 +354,9 @@ class Detokenizer:
         self._skipped = tokenizer.loaded.hidden if skip_special else {}
         self._trims = trims and tokenizer.loaded.trims
         self._held = b""  # the beginning of a character, and the spaces before it that may be the last ones
+        if self._trims and (after := [token_id for token_id in after if token_id not in self._skipped]):
+            last = tokenizer.token_bytes(after[-1])  # whose space stands within the text now
+            self._held = last[len(last.rstrip(b" ")) :]
         self._first = all(token_id in self._skipped for token_id in after)
 
     def push(self, token_id: int) -> str:
