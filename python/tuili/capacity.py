@@ -179,8 +179,7 @@ def plan_capacity(
     n_bytes = n_blocks * areas.block_bytes
     n_bytes += sum(n * areas.windows[length].block_bytes for length, n in windows.items())
     length = _length(wanted, n_text * BLOCK_SIZE, max_model_len)
-    n_source = min(n_source, n_text * BLOCK_SIZE)
-    return Capacity(length, n_source, dtype, n_blocks, windows, n_bytes, note)
+    return Capacity(length, min(n_source, n_text * BLOCK_SIZE), dtype, n_blocks, windows, n_bytes, note)
 
 
 def allocate(
