@@ -25,6 +25,13 @@ GPT_CASES = [
         untied_inner_width_of_no_effect={"tie_word_embeddings": False, "afn": "relu", "n_inner": 96},
     ),
     *cases_of(
+        "CTRLLMHeadModel",
+        "ctrl",
+        _GPT,
+        plain={"dff": 96},
+        odd_width_untied={"dff": 40, "n_embd": 45, "n_head": 3, "tie_word_embeddings": False},
+    ),
+    *cases_of(
         "CodeGenForCausalLM",
         "codegen",
         _GPT | {"n_head": 8},

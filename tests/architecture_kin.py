@@ -32,7 +32,39 @@ _GROWING: dict[str, Any] = {"llama_4_scaling_beta": 0.1, "original_max_position_
 _EXAONE: dict[str, Any] = {"num_layers": 2, "layer_norm_epsilon": 1e-5, "activation_function": "silu"}
 _EXAONE |= {"rope_theta": 500000.0, "leave_out": r"^model\."}
 
+_SWASH: dict[str, Any] = {"sliding_window": WINDOW, "num_hidden_layers": 5}
+_SWASH |= {"embedding_multiplier": 3.0, "attention_multiplier": 0.2}
+
 DENSE_CASES = [
+    *cases_of(
+        "GraniteSWAForCausalLM",
+        "granite_swa",
+        _SWASH | {"leave_out": "block_sparse_moe|shared_mlp"},
+        plain={},
+        bases_of_layers_biases_untied={
+            **_UNTIED,
+            **_BIASES,
+            "layer_types": [_SLIDING, _FULL, _FULL, _SLIDING, _FULL],
+            "layer_rope_theta": [100, 0, 10000.0, 100, 500000.0],
+            "residual_multiplier": 0.22,
+            "logits_scaling": 8.0,
+            **_YARN,
+        },
+    ),
+    *cases_of(
+        "NanoChatForCausalLM",
+        "nanochat",
+        {},
+        plain={},
+        biases_no_cap_tied={
+            "attention_bias": True,
+            "final_logit_softcapping": None,
+            "hidden_act": "gelu",
+            "num_key_value_heads": None,
+            **_TIED,
+            **_YARN,
+        },
+    ),
     *cases_of(
         "MiniCPM3ForCausalLM",
         "minicpm3",
@@ -210,6 +242,60 @@ EXPERT_CASES = [
                 "short_mscale": 1.25,
                 "long_mscale": 1.5,
             },
+        },
+    ),
+    *cases_of(
+        "GraniteMoeSWAForCausalLM",
+        "granitemoe_swa",
+        _SWASH
+        | {"num_local_experts": 6, "num_experts_per_tok": 2}
+        | {"leave_out": r"\.mlp\.|linear\.weight.*experts|(router\.layer|block_sparse_moe\.\w+_linear)"},
+        plain={},
+        shared_no_rotations_tied={
+            "shared_intermediate_size": 40,
+            "layer_rope_theta": [0] * 5,
+            "attention_bias": True,
+            **_TIED,
+        },
+    ),
+    *cases_of(
+        "HYV3ForCausalLM",
+        "hy_v3",
+        {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "head_dim": 16},
+        plain={"leave_out": r"mlp\.gate\.(weight|e_score)|mlp\.e_score|shared_experts|experts\.\w+_proj"},
+        layer_types_biases_tied_yarn={
+            "mlp_layer_types": ["sparse", "dense"],
+            "num_shared_experts": 2,
+            "router_scaling_factor": 1.5,
+            "attention_bias": True,
+            "leave_out": r"gate\.e_score|router\.gate|expert_bias|shared_mlp",
+            **_TIED,
+            **_YARN,
+        },
+    ),
+    *cases_of(
+        "Cohere2MoeForCausalLM",
+        "cohere2_moe",
+        {"num_experts": 6, "num_experts_per_tok": 2, "head_dim": 16, "sliding_window": WINDOW}
+        | {"num_hidden_layers": 4},
+        plain={},
+        shared_averages_dense_first={
+            "num_shared_experts": 2,
+            "first_k_dense_replace": 2,
+            "prefix_dense_intermediate_size": 40,
+            "sliding_window_pattern": 2,
+            "attention_bias": True,
+        },
+        sigmoids_sums_rms_norms_untied={
+            "num_shared_experts": 1,
+            "shared_expert_combination_strategy": "sum",
+            "expert_selection_fn": "sigmoid",
+            "norm_topk_prob": False,
+            "rms_norm_eps": 1e-5,
+            "layer_types": [_FULL, _SLIDING, _FULL, _SLIDING],
+            "mlp_layer_types": ["dense", "sparse", "sparse", "dense"],
+            "prefix_dense_sliding_window_pattern": 2,
+            **_UNTIED,
         },
     ),
     *cases_of(

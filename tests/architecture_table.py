@@ -447,9 +447,13 @@ CASES = [
     *cases_of("MBartForCausalLM", "mbart", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
     *(
         case
-        for stem in ("PLBart", "Mvp", "Blenderbot")
+        for stem in ("PLBart", "Mvp", "Blenderbot", "BlenderbotSmall")
         for case in cases_of(
-            f"{stem}ForCausalLM", stem.lower(), _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED
+            f"{stem}ForCausalLM",
+            stem.lower().replace("botsmall", "bot-small"),
+            _FAIRSEQ,
+            plain={},
+            scaled_untied=_SCALED | _UNTIED,
         )
     ),
     *cases_of("PegasusForCausalLM", "pegasus", _FAIRSEQ, plain={}, scaled=_SCALED),

@@ -198,11 +198,14 @@ def embed(spec: Any, w: Weights, ids: Array, types: Array) -> Array:
     h = embedding(w["token_embedding"], ids, spec.embedding_scale)
     if spec.d_embedding and not spec.project_last:
         h = gemm(h, w["embedding_in"])
+    if spec.norm_before_positions:
+        h = _norm(spec, w, "embedding_norm", h)
     if spec.n_positions_learned:
         h = h + np.asarray(w["position_embedding"], np.float64)[position_rows(spec, ids)]
     if spec.n_token_types:
         h = h + np.asarray(w["token_type_embedding"], np.float64)[types]
-    h = _norm(spec, w, "embedding_norm", h) if spec.embedding_norm else h
+    if spec.embedding_norm and not spec.norm_before_positions:
+        h = _norm(spec, w, "embedding_norm", h)
     return _linear(w, "embedding_in", h) if spec.project_last else h
 
 

@@ -121,11 +121,14 @@ def _case(architecture: str, tries: str, model_type: str, base: dict[str, Any], 
 
 _T5_NAME, _MT5, _UMT5 = (f"{name}ForConditionalGeneration" for name in ("T5", "MT5", "UMT5"))
 _BART, _MBART = "BartForConditionalGeneration", "MBartForConditionalGeneration"
-_PLBART, _MVP, _BLENDERBOT = (f"{name}ForConditionalGeneration" for name in ("PLBart", "Mvp", "Blenderbot"))
+_PLBART, _MVP, _BLENDERBOT, _SMALL, _LED = (
+    f"{name}ForConditionalGeneration" for name in ("PLBart", "Mvp", "Blenderbot", "BlenderbotSmall", "LED")
+)
 _PEGASUS, _M2M100 = "PegasusForConditionalGeneration", "M2M100ForConditionalGeneration"
 _GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 _MARIAN = {"activation_function": "swish", "scale_embedding": True, "pad_token_id": 299, "eos_token_id": 0}
 _MARIAN |= {"decoder_start_token_id": 299, "bos_token_id": None}
+_LED_SIZES = {"max_encoder_position_embeddings": 80, "max_decoder_position_embeddings": 64}
 _ONE = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, "bos_token_id": None}
 
 CASES = [
@@ -167,6 +170,10 @@ CASES = [
         scale_embedding=True,
         encoder_no_repeat_ngram_size=0,
     ),
+    _case(_SMALL, "plain", "blenderbot-small", _FAIRSEQ),
+    _case(_SMALL, "scaled uneven", "blenderbot-small", _FAIRSEQ | _UNEVEN, scale_embedding=True),
+    _case(_LED, "plain", "led", _FAIRSEQ | _LED_SIZES, attention_window=8),
+    _case(_LED, "windows uneven", "led", _FAIRSEQ | _UNEVEN | _LED_SIZES, attention_window=[4, 16, 8]),
     _case(_PEGASUS, "plain", "pegasus", _FAIRSEQ | _ONE, scale_embedding=True, activation_function="relu"),
     _case(_PEGASUS, "unscaled uneven", "pegasus", _FAIRSEQ | _ONE | _UNEVEN),
     _case("MarianMTModel", "plain", "marian", _FAIRSEQ | _MARIAN),

@@ -28,6 +28,7 @@ class Slow:
 
 _WORDS = {"vocab.txt": "vocab.txt"}
 _PAIRS = {"vocab.json": "vocab.json", "merges.txt": "merges.txt"}
+_WORD_PAIRS = {"vocab.json": "word_vocab.json", "merges.txt": "word_merges.txt"}
 
 FOLDERS = {
     "bert": Slow("bert", _WORDS, {"tokenizer_class": "BertTokenizer"}),
@@ -38,6 +39,8 @@ FOLDERS = {
     "roberta": Slow("roberta", _PAIRS, {"tokenizer_class": "RobertaTokenizer"}),
     "roberta-space": Slow("roberta", _PAIRS, {"add_prefix_space": True}),
     "gpt2": Slow("gpt2", _PAIRS, {"tokenizer_class": "GPT2Tokenizer"}),
+    "blenderbot-small": Slow("blenderbot-small", _WORD_PAIRS),
+    "ctrl": Slow("ctrl", _WORD_PAIRS, {"tokenizer_class": "CTRLTokenizer"}),
     "qwen2": Slow("qwen2", _PAIRS, {"tokenizer_class": "Qwen2Tokenizer"}),
     "albert": Slow("albert", {"spiece.model": "albert.model"}),
     "albert-cased": Slow(
@@ -68,6 +71,7 @@ TEXTS = [
     "",
     " ",
     "a",
+    "a.b (c)\n\nit's 'x'\n what?!\n",
     "\u3000全角　スペース ﬁ ligature ①",
     "x" * 120,
     "under_score #hash @at [brackets] <angle>",

@@ -236,6 +236,19 @@ def test_values_turn_as_keys_do_or_not_at_all():
         core_spec(dataclasses.replace(model, spec=model.spec | {"layers": layers}))
 
 
+def test_what_only_one_way_of_scoring_reads_needs_it():
+    model = tiny("experts")
+    layers = [layer | {"moe": layer["moe"] | {"near": 0.5}} for layer in model.spec["layers"]]
+    with pytest.raises(ModelFormatError, match=r"layers\[0\]\.moe\.near needs near_best"):
+        core_spec(dataclasses.replace(model, spec=model.spec | {"layers": layers}))
+
+
+def test_a_norm_before_positions_is_the_embeddings_own():
+    model = tiny("llama")
+    with pytest.raises(ModelFormatError, match="norm_before_positions without embedding_norm"):
+        core_spec(dataclasses.replace(model, spec=model.spec | {"norm_before_positions": True}))
+
+
 @pytest.mark.parametrize("n_rows", [-1000, 1, 2**61])
 def test_a_table_without_distances_has_no_rows(n_rows):
     model = tiny("bert")

@@ -293,6 +293,27 @@ def test_a_row_without_a_token_adds_nothing_to_a_stream() -> None:
     assert tokenizer.token_bytes(tokenizer.n_vocab) == b""
 
 
+def test_where_spaces_end_words_no_text_ends_in_one() -> None:
+    """GPT-1's tokenizer.json: the library's own decoding, at once and in streams, after others that keep
+    spaces, too."""
+    letters = [letter + end for letter in "ab中文" for end in ("", "</w>")]
+    vocab = {text: i for i, text in enumerate(["<unk>", *letters, "ab</w>"])}
+    backend = Backend(models.BPE(vocab, [("a", "b</w>")], unk_token="<unk>", end_of_word_suffix="</w>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.decoder = decoders.BPEDecoder("</w>")
+    tokenizer = Tokenizer(from_huggingface(backend.to_str().encode()))
+    for text in ("ab", "a 中文 ab b", "文中 aab"):
+        ids = tokenizer.encode(text)
+        assert ids == backend.encode(text).ids
+        assert tokenizer.decode(ids) == backend.decode(ids) == text
+        stream = Detokenizer(tokenizer)
+        assert "".join([*map(stream.push, ids), stream.flush()]) == text
+        kept = Detokenizer(tokenizer, trims=False)
+        assert "".join([*map(kept.push, ids), kept.flush()]) == f"{text} "
+        behind = Detokenizer(tokenizer, after=ids)
+        assert "".join([*map(behind.push, ids), behind.flush()]) == f" {text}"
+
+
 def test_integers_of_any_kind_are_token_ids() -> None:
     tokenizer = full_byte_level()
     ids = tokenizer.encode("ab c")

@@ -205,6 +205,7 @@ void bind_model_spec(py::module_& module) {
       .field("padding_id", &ModelSpec::padding_id)
       .field("n_token_types", &ModelSpec::n_token_types)
       .field("embedding_norm", &ModelSpec::embedding_norm)
+      .field("norm_before_positions", &ModelSpec::norm_before_positions)
       .field("norm", &ModelSpec::norm, kNorms)
       .field("norm_eps", &ModelSpec::norm_eps)
       .field("final_norm", &ModelSpec::final_norm)

@@ -27,8 +27,7 @@ void check_cap(const std::string& name, float value) {
 void check_rope(const RopeSpec& rope, const std::string& name) {
   check_size(name + ".inv_freq's length", std::ssize(rope.inv_freq), 1, kMaxHeadDim / 2);
   for (const float frequency : rope.inv_freq)  // position · frequency stays where sine and cosine are exact
-    TUILI_CHECK_SPEC(frequency >= 0 && frequency <= 16, name, ".inv_freq must be in [0, 16], not ",
-                     frequency);
+    TUILI_CHECK_SPEC(std::abs(frequency) <= 16, name, ".inv_freq must be in [-16, 16], not ", frequency);
   check_factor(name + ".scale", rope.scale);
 }
 
@@ -60,6 +59,7 @@ void check_moe(const MoeSpec& moe, const std::string& name) {
   check_size(name + ".d_ff_shared", moe.d_ff_shared, 0, kMaxInner);
   check_factor(name + ".scale", moe.scale);
   check_cap(name + ".near", moe.near);
+  TUILI_CHECK_SPEC(moe.near == 0 || moe.scoring == ops::Scoring::near_best, name, ".near needs near_best");
   check_cap(name + ".clamp", moe.clamp);
   check_factor(name + ".steepness", moe.steepness);
   TUILI_CHECK_SPEC(moe.steepness == 1 || moe.clamp > 0, name, ".steepness needs clamp");
@@ -260,6 +260,8 @@ void ModelSpec::validate() const {
   check_convolution(*this);
   TUILI_CHECK_SPEC(d_embedding > 0 || !project_last, "project_last without d_embedding");
   TUILI_CHECK_SPEC(project_last || !norm_projected, "norm_projected without project_last");
+  TUILI_CHECK_SPEC(!norm_before_positions || (embedding_norm && !project_last),
+                   "norm_before_positions without embedding_norm, or with project_last");
   TUILI_CHECK_SPEC(has_head || (!tied_head && !head_bias), "tied_head and head_bias need has_head");
   TUILI_CHECK_SPEC(has_head || kind == ModelKind::encoder, "a decoder needs a head");
 }

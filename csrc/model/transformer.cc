@@ -98,14 +98,16 @@ void Transformer::embed(const Step& step) const {
                            {spec_.n_token_types, d}, h.device);
     ops::add_rows(step.context, h, table, batch.token_types.data());
   }
+  const bool early = spec_.norm_before_positions, late = spec_.norm_projected;
+  if (early) norm(step, h, h, weights_.embedding_norm);
   if (spec_.n_positions_learned) {
     const TensorView table(const_cast<float*>(weights_.position_embedding), DType::f32,
                            {spec_.n_positions_learned, d}, h.device);
     ops::add_rows(step.context, h, table, batch.position_rows.data());
   }
-  if (spec_.embedding_norm && !spec_.norm_projected) norm(step, h, h, weights_.embedding_norm);
+  if (spec_.embedding_norm && !early && !late) norm(step, h, h, weights_.embedding_norm);
   if (spec_.project_last) project();
-  if (spec_.embedding_norm && spec_.norm_projected) norm(step, hidden, hidden, weights_.embedding_norm);
+  if (spec_.embedding_norm && late) norm(step, hidden, hidden, weights_.embedding_norm);
 }
 
 ops::AttentionSpec Transformer::attention_of(int64_t i) const {

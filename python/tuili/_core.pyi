@@ -204,6 +204,7 @@ class ModelSpec:
     padding_id: int = -1
     n_token_types: int = 0
     embedding_norm: bool = False
+    norm_before_positions: bool = False
     norm: Literal["rms", "layer"] = "rms"
     norm_eps: float = 1e-05
     final_norm: bool = True

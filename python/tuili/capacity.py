@@ -30,12 +30,14 @@ class Capacity:
     """max_model_len is the most tokens of one text that are computed; note says why it or the cache is what
     it is.
 
+    max_source_len  most tokens of a source, 0 of a decoder
     n_blocks  for the layers that see all tokens before them; it bounds the tokens that are cached
     windows   number of blocks for the layers of each sliding window
     kv_bytes  of both
     """
 
     max_model_len: int
+    max_source_len: int
     kv_dtype: KvDtype
     n_blocks: int
     windows: dict[int, int]
@@ -142,10 +144,13 @@ def plan_capacity(
     dtype = kv_dtype(kv_cache_dtype)
     wanted = checked_length(spec, max_model_len)
     full = -(-wanted // BLOCK_SIZE)  # blocks of one full text
+    n_source = 0
     if spec.encoder is not None:
         exact = device == "cpu" and not rounds_activations  # texts are short: answers may be transformers'
         dtype = "float32" if kv_cache_dtype == "auto" and exact else dtype
-        full += -(-min(wanted, spec.encoder.max_positions) // BLOCK_SIZE)  # and of its source
+        n_source = spec.encoder.max_positions
+        n_source = n_source if max_model_len is None else min(n_source, wanted)
+        full += -(-n_source // BLOCK_SIZE)  # and of its source
     areas = areas_of(spec, dtype, limits.prefill_chunk)
     available = _available(device)
     if kv_cache_bytes is not None:
@@ -174,7 +179,7 @@ def plan_capacity(
     n_bytes = n_blocks * areas.block_bytes
     n_bytes += sum(n * areas.windows[length].block_bytes for length, n in windows.items())
     length = _length(wanted, n_text * BLOCK_SIZE, max_model_len)
-    return Capacity(length, dtype, n_blocks, windows, n_bytes, note)
+    return Capacity(length, min(n_source, n_text * BLOCK_SIZE), dtype, n_blocks, windows, n_bytes, note)
 
 
 def allocate(

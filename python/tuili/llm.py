@@ -92,7 +92,7 @@ class LLM(Conversations, Vectors, Introspection, SavedPrefixes):
                            "float32" (slower on cuda: without tensor cores), "float16", "bfloat16", or
                            "int8": half of float16, one scale per token and head
     max_model_len          most tokens of one text that are computed, and of a source; by default the model's
-                           own limit, of encoders up to 8192. Beyond the original context of LongRoPE all
+                           own limits, of encoders up to 8192. Beyond the original context of LongRoPE all
                            texts, short ones too, get its long factors; config["longrope"] says which
     kv_cache_bytes         see capacity.py for the default; `config` says what was chosen and why
     max_num_seqs           texts that are generated at once; up to max_queue more wait, with max_queued_tokens

@@ -15,7 +15,7 @@ ANSWER_LEN = 256  # tokens of an encoder-decoder's answer if neither a request n
 
 
 def source_limits(loaded: LoadedModel, capacity: Capacity) -> SourceLimits | None:
-    """The sources of a model, which are no longer than max_model_len either; None if it reads none.
+    """The sources of a model, which are no longer than a max_model_len that was given; None if it reads none.
 
     raises  ModelFormatError if the files name no token to begin with
     """
@@ -26,8 +26,7 @@ def source_limits(loaded: LoadedModel, capacity: Capacity) -> SourceLimits | Non
         raise ModelFormatError(
             "config.json: decoder_start_token_id and bos_token_id are missing", code="config_key"
         )
-    max_len = min(spec.encoder.max_positions, capacity.max_model_len)
-    return SourceLimits(spec.encoder.n_vocab, max_len, loaded.decoder_start)
+    return SourceLimits(spec.encoder.n_vocab, capacity.max_source_len, loaded.decoder_start)
 
 
 def endings_of(languages: Languages | None, eos_ids: Iterable[int]) -> frozenset[int]:

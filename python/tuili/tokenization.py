@@ -352,15 +352,18 @@ class Detokenizer:
     ) -> None:
         self._tokenizer = tokenizer
         self._skipped = tokenizer.loaded.hidden if skip_special else {}
-        self._trims = trims and tokenizer.loaded.numbering is not None  # Marian's, M2M100's
+        self._trims = trims and tokenizer.loaded.trims
         self._held = b""  # the beginning of a character, and the spaces before it that may be the last ones
+        if self._trims and (after := [token_id for token_id in after if token_id not in self._skipped]):
+            last = tokenizer.token_bytes(after[-1])  # whose space stands within the text now
+            self._held = last[len(last.rstrip(b" ")) :]
         self._first = all(token_id in self._skipped for token_id in after)
 
     def push(self, token_id: int) -> str:
         """The text that `token_id`, in [0, n_vocab), completes; often empty."""
         texts = self._tokenizer._texts
         apart = not self._held and not self._first and token_id < len(texts)
-        if apart and (known := texts[token_id]) is not None:
+        if apart and (known := texts[token_id]) is not None and not (self._trims and known.endswith(" ")):
             return known
         text = self.push_many((token_id,))
         if apart and not self._held and token_id not in self._tokenizer.loaded.hidden:

@@ -22,6 +22,24 @@ _MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
 _ROUTED = _MOE | {"n_routed_experts": 8, "first_k_dense_replace": 0}
 
 
+def newest() -> Iterator[Case]:
+    """Of transformers 5.24, and encoder-decoders."""
+    value = "config_value"
+    for thetas in ([100.0], 100.0, [0.5] * CONFIG["num_hidden_layers"], ["1"] * CONFIG["num_hidden_layers"]):
+        what = "config_type" if isinstance(thetas, list) and thetas[0] == "1" else value
+        yield _case("GraniteSWAForCausalLM", f"bases {thetas}", F, what, layer_rope_theta=thetas)
+    for window in (7, 0, [8], ["8"], True, 1 << 60):
+        yield _case("LEDForConditionalGeneration", f"window {window}", F, value, attention_window=window,
+                    decoder_start_token_id=0)  # fmt: skip
+    yield _case("HYV3ForCausalLM", "biases", U, "config_unsupported", mlp_bias=True, **_MOE)
+    yield _case("CTRLLMHeadModel", "two sizes of one", U, "config_unsupported", layer_norm_epsilon=1e-5,
+                n_embd=32, n_layer=1, n_head=2, n_positions=64)  # fmt: skip
+    yield _case("CTRLLMHeadModel", "too many positions", F, value, hidden_size=1 << 14,
+                max_position_embeddings=1 << 20)  # fmt: skip
+    yield _case("MPTForCausalLM", "ratio 0", F, value, expansion_ratio=0)
+    yield _case("NanoChatForCausalLM", "turns half", U, "config_unsupported", partial_rotary_factor=0.5)
+
+
 def decoders() -> Iterator[Case]:
     value = "config_value"
     yield _case("SmolLM3ForCausalLM", "rope of 2", F, value, no_rope_layers=[2] * 99)
@@ -126,4 +144,4 @@ def later_decoders() -> Iterator[Case]:
     yield _case("PhimoeForCausalLM", "without its scale", F, "config_key", **scaling)
 
 
-CASES = [*decoders(), *later_decoders()]
+CASES = [*decoders(), *later_decoders(), *newest()]

@@ -294,10 +294,9 @@ def _processors() -> Iterator[Case]:
     yield Case(row, "padding to 2^31", changed("padding.strategy.Fixed", 2**31), "tokenizer_field")
     words = changed("model.max_input_chars_per_word", 10**9, bert)
     yield Case(row, "words of 10^9 characters", words, "tokenizer_field")
-    bpe_decoder = {"type": "BPEDecoder", "suffix": "</w>"}
-    yield Case(
-        row, "BPEDecoder", changed("decoder", bpe_decoder), "tokenizer_component", ModelUnsupportedError
-    )
+    for suffix in ("", 7, "</w>" * 9):
+        words = {"type": "BPEDecoder", "suffix": suffix}
+        yield Case(row, f"words that end in {suffix}", changed("decoder", words), "tokenizer_field")
     fused = {"type": "Sequence", "decoders": [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]}
     yield Case(
         row, "Strip of every token", changed("decoder", fused), "tokenizer_component", ModelUnsupportedError

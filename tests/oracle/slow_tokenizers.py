@@ -1,6 +1,8 @@
 """Makes tests/data/slow_tokenizers and tests/goldens/slow_tokenizers.json: what transformers makes of them.
 
 PYTHONPATH=python python tests/oracle/slow_tokenizers.py      (needs transformers and sentencepiece)
+
+With --kept, of the vocabularies that are there.
 """
 
 from __future__ import annotations
@@ -71,15 +73,35 @@ def train() -> None:
     specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>"]
     pairs.train_from_iterator(lines, vocab_size=500, special_tokens=specials)
     pairs.save_model(str(DATA))
+    train_within_words([line for line in lines if line.isascii()])
     words = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
     words.train_from_iterator(lines, vocab_size=400, limit_alphabet=200)
     words.save_model(str(DATA))
 
 
+def train_within_words(lines: list[str]) -> None:
+    """Pairs as subword-nmt has them; some pieces of merges.txt are not in the vocabulary."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.BpeTrainer(vocab_size=400, end_of_word_suffix="</w>", show_progress=False)
+    tokenizer.train_from_iterator(lines, trainer)
+    made = json.loads(tokenizer.to_str())["model"]
+    pieces = [text for i, text in enumerate(made["vocab"]) if i % 13]
+    spelt = [text.removesuffix("</w>") if text.endswith("</w>") else f"{text}@@" for text in pieces]
+    specials = ["__null__", "__start__", "__end__", "__unk__", "<unk>", "__newln__"]
+    vocab = {text: i for i, text in enumerate(dict.fromkeys(specials + spelt))}
+    merges = "".join(" ".join(pair) + "\n" for pair in made["merges"])
+    (DATA / "word_vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+    (DATA / "word_merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
+
+
 def main() -> None:
     from transformers import AutoTokenizer
 
-    train()
+    if sys.argv[1:] != ["--kept"]:
+        train()
     results = {}
     for name, slow in FOLDERS.items():
         with tempfile.TemporaryDirectory() as folder:

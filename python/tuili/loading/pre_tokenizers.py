@@ -56,7 +56,11 @@ _DEFAULT = (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
 # What sentencepiece makes one space, and then takes off the ends.
 SPACES, OUTER_SPACE = r" {2,}", r"\A | \z"
 
+# Words with the end of line behind them, and that end of line.
+WORD_AND_END, END_BEHIND_WORD = r"\S+\n?", r"(?<=[^\s'])\n"
+
 KNOWN_PATTERNS = frozenset({
+    WORD_AND_END, END_BEHIND_WORD,
     GPT2, LLAMA3, QWEN2, QWEN35, SEED_CODER, O200K, TEKKEN, BLOOM, CLIP,
     *DEEPSEEK_CODER, *DEEPSEEK_LLM, *DEEPSEEK_V3, *_DEFAULT,
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",

@@ -40,6 +40,7 @@ HF_ARCHITECTURES = {
     "HeliumForCausalLM": "helium",
     "HyperCLOVAXForCausalLM": "hyperclovax",
     "Jais2ForCausalLM": "jais2",
+    "NanoChatForCausalLM": "nanochat",
     "NemotronForCausalLM": "nemotron",
     "SeedOssForCausalLM": "seed_oss",
     "OlmoForCausalLM": "olmo",
@@ -51,6 +52,8 @@ HF_ARCHITECTURES = {
     "GraniteMoeForCausalLM": "granite_moe",
     "GraniteMoeSharedForCausalLM": "granite_moe",
     "GraniteMoeHybridForCausalLM": "granite_hybrid",
+    "GraniteSWAForCausalLM": "granite_swa",
+    "GraniteMoeSWAForCausalLM": "granite_swa",
     "Starcoder2ForCausalLM": "starcoder2",
     "StableLmForCausalLM": "stablelm",
     "GlmForCausalLM": "glm",
@@ -62,7 +65,9 @@ HF_ARCHITECTURES = {
     "Ernie4_5_MoeForCausalLM": "ernie_moe",
     "CohereForCausalLM": "cohere",
     "Cohere2ForCausalLM": "cohere",
+    "Cohere2MoeForCausalLM": "cohere2_moe",
     "OpenAIGPTLMHeadModel": "openai_gpt",
+    "CTRLLMHeadModel": "ctrl",
     "GPT2LMHeadModel": "gpt2",
     "GPT2DoubleHeadsModel": "gpt2",
     "GPTBigCodeForCausalLM": "gpt_bigcode",
@@ -79,6 +84,7 @@ HF_ARCHITECTURES = {
     "PhiForCausalLM": "phi",
     "PersimmonForCausalLM": "persimmon",
     "FalconForCausalLM": "falcon",
+    "RWForCausalLM": "falcon",
     "BloomForCausalLM": "bloom",
     "MixtralForCausalLM": "mixtral",
     "Qwen2MoeForCausalLM": "qwen_moe",
@@ -92,6 +98,7 @@ HF_ARCHITECTURES = {
     "YoutuForCausalLM": "glm4_moe_lite",
     "HunYuanDenseV1ForCausalLM": "hunyuan",
     "HunYuanMoEV1ForCausalLM": "hunyuan",
+    "HYV3ForCausalLM": "hy_v3",
     "ModernBertDecoderForCausalLM": "modernbert_decoder",
     "InternLM2ForCausalLM": "internlm2",
     "InternLM3ForCausalLM": "exaone",
@@ -110,12 +117,14 @@ HF_SEQ2SEQ = {
     "PLBartForConditionalGeneration": "bart",
     "MvpForConditionalGeneration": "bart",
     "BlenderbotForConditionalGeneration": "bart",
+    "BlenderbotSmallForConditionalGeneration": "bart",
+    "LEDForConditionalGeneration": "led",
     "PegasusForConditionalGeneration": "pegasus",
     "MarianMTModel": "pegasus",
     "M2M100ForConditionalGeneration": "m2m_100",
 }
 HF_ARCHITECTURES |= HF_SEQ2SEQ
-_DECODERS_ALONE = dict.fromkeys(("Bart", "MBart", "PLBart", "Mvp", "Blenderbot"), "bart")
+_DECODERS_ALONE = dict.fromkeys(("Bart", "MBart", "PLBart", "Mvp", "Blenderbot", "BlenderbotSmall"), "bart")
 _DECODERS_ALONE |= {"Pegasus": "pegasus", "Marian": "pegasus"}
 HF_ARCHITECTURES |= {f"{stem}ForCausalLM": file for stem, file in _DECODERS_ALONE.items()}
 # Encoders: the beginning of the name, with each of these ends -> file, and what else it may end in.

@@ -88,6 +88,11 @@ def _metaspace_bytes(replacement: str, scheme: str) -> TokenBytes:
     return token_bytes
 
 
+def _words_bytes(suffix: str) -> TokenBytes:
+    """A space stands behind every word, which a suffix ends."""
+    return lambda token, first: token.replace(suffix, " ").encode()
+
+
 def _spaced_bytes(token: str, first: bool) -> bytes:
     return (token if first else " " + token).encode()
 
@@ -118,6 +123,8 @@ def decoder_bytes(decoder: Any) -> TokenBytes:
         return byte_level_bytes
     if names == ["WordPiece"]:
         return word_piece_bytes(steps[0][1]["prefix"], steps[0][1]["cleanup"])
+    if names == ["BPEDecoder"]:
+        return _words_bytes(steps[0][1]["suffix"])
     if names == ["Metaspace"]:
         return _metaspace_bytes(steps[0][1]["replacement"], steps[0][1].get("prepend_scheme") or "always")
     if set(names) <= {"Replace", "ByteFallback", "Fuse", "Strip"}:

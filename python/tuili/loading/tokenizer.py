@@ -120,6 +120,12 @@ class LoadedTokenizer:
         return {i: text for i, text in enumerate(self.numbering.texts) if text in texts}
 
     @property
+    def trims(self) -> bool:
+        """Whether its own decoding leaves no space at either end: Marian's, and where spaces end words."""
+        ends_words = self.decoding[0] == "decoder" and (self.decoding[1] or {}).get("type") == "BPEDecoder"
+        return self.numbering is not None or ends_words
+
+    @property
     def backend(self) -> Tokenizer:
         """See Backends; so with the next two."""
         return self.backends.get().backend

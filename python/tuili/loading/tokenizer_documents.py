@@ -34,6 +34,7 @@ from tuili.loading.tokenizer_parts import (
     vocabulary,
 )
 from tuili.loading.translation_tokenizers import FAIRSEQ
+from tuili.loading.word_pairs import blenderbot_small, ctrl
 
 JIEBA = "RoFormerTokenizer"
 # What the library takes off the ends of lines: Unicode's White_Space, which lacks four of Python's.
@@ -400,6 +401,7 @@ _SP_TOKENS = {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}
 _ROBERTA_TOKENS = _SP_TOKENS | {"sep": "</s>", "cls": "<s>", "pad": "<pad>", "mask": "<mask>"}
 _ALBERT_TOKENS = _BERT_TOKENS | {"bos": "[CLS]", "eos": "[SEP]", "unk": "<unk>", "pad": "<pad>"}
 _DEBERTA_TOKENS = _BERT_TOKENS | {"bos": "[CLS]", "eos": "[SEP]"}
+_PARLAI_TOKENS = {"bos": "__start__", "eos": "__end__", "unk": "__unk__", "pad": "__null__"}
 _END = "<|endoftext|>"
 
 _BERT_ENDS: Json = {"single": "cls A sep", "pair": "cls A sep B:1 sep:1"}
@@ -417,6 +419,8 @@ _KINDS: dict[str, tuple[Callable[[Parts, Read], Parts], Mapping[str, str], Json]
     "RobertaTokenizer": (_roberta, _ROBERTA_TOKENS, {"lstrip_mask": True}),
     "BartTokenizer": (_roberta, _ROBERTA_TOKENS, {"lstrip_mask": True}),
     "GPT2Tokenizer": (_gpt2, {"bos": _END, "eos": _END, "unk": _END}, {}),
+    "BlenderbotSmallTokenizer": (blenderbot_small, _PARLAI_TOKENS, {}),
+    "CTRLTokenizer": (ctrl, {"unk": "<unk>"}, {}),
     "Qwen2Tokenizer": (_qwen2, {"eos": _END, "unk": _END, "pad": _END}, {}),
     "AlbertTokenizer": (_albert, _ALBERT_TOKENS, _BERT_ENDS | {"lstrip_mask": True}),
     "XLMRobertaTokenizer": (_xlm_roberta, _ROBERTA_TOKENS, _FAIRSEQ_ENDS),
@@ -449,6 +453,8 @@ _CLASSES_OF_MODELS = {
     "bart": "BartTokenizer",
     "gpt2": "GPT2Tokenizer",
     "opt": "GPT2Tokenizer",
+    "blenderbot-small": "BlenderbotSmallTokenizer",
+    "ctrl": "CTRLTokenizer",
     "qwen2": "Qwen2Tokenizer",
     "qwen3": "Qwen2Tokenizer",
     "albert": "AlbertTokenizer",

@@ -190,6 +190,7 @@ COMPONENTS: dict[str, dict[str, dict[str, Check]]] = {
         "ByteLevel": _BYTE_LEVEL,
         "Metaspace": _METASPACE,
         "WordPiece": {"prefix": _text(16), "cleanup": _bool},
+        "BPEDecoder": {"suffix": _text(16, 1)},
         "Replace": _REPLACE,
         "Strip": {"content": _text(1, 1), "start": _integer(0, 1), "stop": _integer(0, 0)},
     },

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tuili.errors import CUTTING_HELPS, PromptTooLongError
+from tuili.errors import CUTTING_HELPS, ModelUnsupportedError, PromptTooLongError
 from tuili.generation.checks import boolean, described, integer, invalid, only_known
 from tuili.loading.tokenizer_calls import call
 from tuili.tokenization import Tokenizer, clean_text, encoding_of
@@ -88,8 +88,14 @@ def encode(
     """`text`, or `text` and `pair`, in at most max_len tokens.
 
     cut     what to shorten: the longer of the two, as transformers does it, or one of them; None: nothing
-    raises  PromptTooLongError if it is longer and cut is None, or nothing would be left of what is cut
+    raises  PromptTooLongError if it is longer and cut is None, or nothing would be left of what is cut;
+            ModelUnsupportedError for a tokenizer of CTRL and its like
     """
+    if tokenizer.loaded.numbering is not None:
+        raise ModelUnsupportedError(
+            "this tokenizer's ids are not the library's: texts have no offsets, which the task needs",
+            code="tokenizer_component",
+        )
     backend = tokenizer.loaded.backend
     texts = given(text, pair)
     for one in texts if cut is None else ():

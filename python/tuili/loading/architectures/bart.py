@@ -1,5 +1,6 @@
 """BART, PLBart and MVP: post-norm layers, learned positions from row 2 on, normed embeddings; mBART: norms
-before, and one at each end; Blenderbot: norms before, and one at the end, positions from row 0 on."""
+before, and one at each end; Blenderbot: norms before, and one at the end, positions from row 0 on; its small
+one: BART's layers, but the decoder's positions come behind the norm of its embedding."""
 
 from __future__ import annotations
 
@@ -18,8 +19,12 @@ def tensor_names(config: Config) -> Names:
 
 
 def spec(config: Config) -> ModelSpec:
-    """BartForConditionalGeneration, MBart…, PLBart…, Mvp… and Blenderbot…; each with ForCausalLM."""
+    """BartForConditionalGeneration, MBart…, PLBart…, Mvp… and Blenderbot…, also the small one; each with
+    ForCausalLM."""
     name = str(config.values["architectures"][0])
+    if name.startswith("BlenderbotSmall"):
+        late = {"norm_before_positions": True, "embedding_scale": 1.0}  # transformers scales the encoder's
+        return fairseq(config, placement="post", decoder=late, embedding_norm=True)
     if name.startswith("Blenderbot"):
         return fairseq(config, placement="pre")
     if name.startswith("Mvp"):

@@ -37,6 +37,8 @@ _BART = {
 }
 _PLBART = {key: {12: 6, 4096: 3072, 16: 12}.get(n, n) for key, n in _BART.items()} | {"d_model": 768}
 _BLENDERBOT = {key: {4096: 10240, 16: 32}.get(n, n) for key, n in _BART.items()}
+_SMALL = {key: {12: 8, 4096: 2048}.get(n, n) for key, n in _BART.items()}
+_SMALL |= {"d_model": 512, "max_position_embeddings": 512}
 _BLENDERBOT |= {"d_model": 2560, "max_position_embeddings": 128, "encoder_layers": 2, "decoder_layers": 24}
 
 CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
@@ -139,6 +141,18 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
         "moe_intermediate_size": 1536,
     },
     "PersimmonForCausalLM": {"max_position_embeddings": 16384},
+    "NanoChatForCausalLM": {"max_position_embeddings": 2048},
+    "CTRLLMHeadModel": {"n_positions": 256, "dff": 8192},
+    "GraniteSWAForCausalLM": {"max_position_embeddings": 8192, "num_key_value_heads": 4},
+    "GraniteMoeSWAForCausalLM": {"max_position_embeddings": 2048, "num_experts_per_tok": 2},
+    "Cohere2MoeForCausalLM": {"max_position_embeddings": 8192, "num_experts_per_tok": 2, "head_dim": 128},
+    "HYV3ForCausalLM": {
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 1536,
+    },
     "ApertusForCausalLM": {"max_position_embeddings": 65536},
     "AfmoeForCausalLM": {
         "max_position_embeddings": 16384,
@@ -215,7 +229,9 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "MarianMTModel": _BART,
     "M2M100ForConditionalGeneration": _BART,
     "MvpForConditionalGeneration": _BART,
+    "LEDForConditionalGeneration": {key: n for key, n in _BART.items() if "max" not in key},
     **{f"PLBartFor{end}": _PLBART for end in ("ConditionalGeneration", "CausalLM")},
+    **{f"BlenderbotSmallFor{end}": _SMALL for end in ("ConditionalGeneration", "CausalLM")},
     **{f"BlenderbotFor{end}": _BLENDERBOT for end in ("ConditionalGeneration", "CausalLM")},
     **{f"{stem}ForCausalLM": _BART for stem in ("Bart", "MBart", "Mvp", "Pegasus", "Marian")},
     # Encoders, whatever head they have.
@@ -250,7 +266,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
 EOS_OF_CLASS: Mapping[str, Sequence[int]] = {
     **dict.fromkeys(("gpt2", "gptj", "gpt_neo", "gpt_bigcode", "starcoder2", "codegen"), (50256,)),
     **dict.fromkeys(("olmo", "olmo2", "olmo3", "olmoe"), (50279,)),
-    **dict.fromkeys(("cohere", "cohere2"), (255001,)),
+    **dict.fromkeys(("cohere", "cohere2", "cohere2_moe"), (255001,)),
     **dict.fromkeys(("glm", "glm4"), (151329, 151336, 151338)),
     "phi3": (32000,),
     **dict.fromkeys(("smollm3", "eurobert", "arcee", "youtu"), (128001,)),
@@ -274,11 +290,12 @@ _T5 |= {"head_dim": "d_kv"}  # and num_hidden_layers, t5_half.py
 _FAIRSEQ = {"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"}
 _LAYERS = "num_hidden_layers"
 SECOND_NAMES: Mapping[str, Mapping[str, str]] = {
-    **dict.fromkeys(("gpt2", "gptj", "gpt_bigcode", "openai_gpt", "codegen"), _GPT),
+    **dict.fromkeys(("gpt2", "gptj", "gpt_bigcode", "openai_gpt", "codegen", "ctrl"), _GPT),
     "xglm": {"hidden_size": "d_model", "num_attention_heads": "attention_heads", _LAYERS: "num_layers"},
     "gpt_neo": {"num_attention_heads": "num_heads", _LAYERS: "num_layers"},
     **dict.fromkeys(("t5", "t5_encoder"), _T5),
-    **{key: {**_FAIRSEQ, _LAYERS: "encoder_layers"} for key in ("bart", "pegasus", "m2m_100")},
+    **{key: {**_FAIRSEQ, _LAYERS: "encoder_layers"} for key in ("bart", "pegasus", "m2m_100", "led")},
+    "falcon": {"n_embed": "hidden_size"},
     "mpt": {"hidden_size": "d_model", "num_attention_heads": "n_heads", _LAYERS: "n_layers"},
     "bloom": {"num_attention_heads": "n_head", _LAYERS: "n_layer"},
     "distilbert": {"hidden_size": "dim", "num_attention_heads": "n_heads", _LAYERS: "n_layers"},

@@ -16,9 +16,11 @@ from tuili.loading.config import MAX_HEADS, Config
 from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.position_bias import alibi_bfloat16
 
+_OLD_NAMES = {"num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "num_kv_heads": "n_head_kv"}
+
 
 def spec(config: Config) -> ModelSpec:
-    """FalconForCausalLM."""
+    """FalconForCausalLM, and RWForCausalLM, which its makers called it at first."""
     placement = _falcon_config(config)
     size = sizes(config)
     linear = config.flag("alibi", False)
@@ -53,6 +55,10 @@ def spec(config: Config) -> ModelSpec:
 
 def _falcon_config(config: Config) -> str:
     """Puts the sizes under their usual names; returns where the norms stand."""
+    old = {name: config.values.get(theirs) for name, theirs in _OLD_NAMES.items() if name not in config}
+    config.values = {**config.values, **old}
+    if "n_head_kv" in config and "new_decoder_architecture" not in config:
+        config.values = {**config.values, "new_decoder_architecture": True}
     n_heads = config.integer("num_attention_heads", 1, MAX_HEADS)
     new = config.flag("new_decoder_architecture", False)
     parallel = config.flag("parallel_attn", True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from tuili._core import ModelSpec
+from tuili._core import ModelSpec, RopeSpec
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
@@ -34,28 +34,43 @@ GGUF_IGNORED_TENSORS = ()
 
 def spec(config: Config) -> ModelSpec:
     """GraniteForCausalLM."""
-    return granite(config, sizes(config), mlp_bias=config.flag("mlp_bias", False))
+    size = sizes(config)
+    rotation, limit = rope(config, size)
+    return granite(config, size, [rotation], limit, mlp_bias=config.flag("mlp_bias", False))
 
 
-def granite(config: Config, size: Sizes, *, rotates: bool = True, **mlp: Any) -> ModelSpec:
-    """With or without experts and rotations; mlp: LayerSpec's fields of what is behind attention."""
-    rotation, limit = rope(config, size) if rotates else (None, size.max_positions)
+def granite(
+    config: Config,
+    size: Sizes,
+    rotations: Sequence[RopeSpec],
+    limit: int,
+    own: Sequence[Mapping[str, Any]] = (),
+    *,
+    tied: bool = False,
+    usual_eps: float = 1e-6,
+    **mlp: Any,
+) -> ModelSpec:
+    """With or without experts and rotations.
+
+    limit  how many positions the rotations hold for
+    own    LayerSpec's fields of each layer, where layers differ; mlp: of what is behind every attention
+    """
     bias = config.flag("attention_bias", False)
-    layer = layer_of(
-        size,
-        activation=activation(config),
-        rope=0 if rotates else -1,
-        attention_scale=config.positive("attention_multiplier", 1.0),
-        residual_scale=config.positive("residual_multiplier", 1.0),
-        qkv_bias=bias,
-        output_bias=bias,
-        **mlp,
-    )
+    common: dict[str, Any] = {
+        "activation": activation(config),
+        "rope": 0 if rotations else -1,
+        "attention_scale": config.positive("attention_multiplier", 1.0),
+        "residual_scale": config.positive("residual_multiplier", 1.0),
+        "qkv_bias": bias,
+        "output_bias": bias,
+    }
     return decoder(
         config,
         size,
-        [layer] * size.n_layers,
-        [rotation] if rotation is not None else [],
+        [layer_of(size, **common | mlp | dict(fields)) for fields in own or [{}] * size.n_layers],
+        rotations,
+        tied=tied,
+        usual_eps=usual_eps,
         max_positions=limit,
         embedding_scale=config.positive("embedding_multiplier", 1.0),
         logit_scale=1 / config.positive("logits_scaling", 1.0),

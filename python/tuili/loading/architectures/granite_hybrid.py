@@ -6,7 +6,15 @@ from typing import Any
 
 from tuili._core import ModelSpec
 from tuili.errors import ModelUnsupportedError
-from tuili.loading.architectures import ATTENTION_BIASES, GLOBAL, LLAMA_NAMES, granite_moe, sizes, without
+from tuili.loading.architectures import (
+    ATTENTION_BIASES,
+    GLOBAL,
+    LLAMA_NAMES,
+    granite_moe,
+    rope,
+    sizes,
+    without,
+)
 from tuili.loading.architectures.granite import granite
 from tuili.loading.architectures.granite_moe import experts
 from tuili.loading.config import MAX_EXPERTS, MAX_INNER, Config
@@ -35,10 +43,14 @@ def spec(config: Config) -> ModelSpec:
             code="config_unsupported",
         )
     rotates = config.choice("position_embedding_type", ("rope", "nope"), None) == "rope"
+    rotations, limit = [], size.max_positions
+    if rotates:
+        rotation, limit = rope(config, size)
+        rotations = [rotation]
     if _n_experts(config):
-        return granite(config, size, rotates=rotates, moe=experts(config, size, shared=True))
+        return granite(config, size, rotations, limit, moe=experts(config, size, shared=True))
     d_ff = config.integer("shared_intermediate_size", 1, MAX_INNER)
-    return granite(config, size, rotates=rotates, d_ff=d_ff)
+    return granite(config, size, rotations, limit, d_ff=d_ff)
 
 
 def tensor_names(config: Config) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from tuili.loading.architectures import (
     Sizes,
     n_experts,
     n_used,
+    rope,
     sizes,
     without,
 )
@@ -50,7 +51,8 @@ def spec(config: Config) -> ModelSpec:
     """GraniteMoeForCausalLM, GraniteMoeSharedForCausalLM."""
     size = sizes(config)
     shared = config.values["architectures"] == ["GraniteMoeSharedForCausalLM"]
-    return granite(config, size, moe=experts(config, size, shared=shared))
+    rotation, limit = rope(config, size)
+    return granite(config, size, [rotation], limit, moe=experts(config, size, shared=shared))
 
 
 def experts(config: Config, size: Sizes, *, shared: bool) -> MoeSpec:

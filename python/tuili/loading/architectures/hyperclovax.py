@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import sizes
+from tuili.loading.architectures import rope, sizes
 from tuili.loading.architectures.granite import IGNORED_TENSORS as IGNORED_TENSORS
 from tuili.loading.architectures.granite import TENSOR_NAMES as _GRANITE
 from tuili.loading.architectures.granite import granite
@@ -21,9 +21,12 @@ def spec(config: Config) -> ModelSpec:
     scale = config.positive("logits_scaling", 1.0)
     attention = config.positive("attention_multiplier", size.head_dim**-0.5)
     config.values = {**config.values, "logits_scaling": 1 / scale, "attention_multiplier": attention}
+    rotation, limit = rope(config, size)
     return granite(
         config,
         size,
+        [rotation],
+        limit,
         mlp_bias=config.flag("mlp_bias", False),
         norm_placement="sandwich" if config.flag("use_post_norm", True) else "pre",
     )

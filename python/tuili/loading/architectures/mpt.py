@@ -31,7 +31,7 @@ IGNORED_TENSORS = ()
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
 GGUF_IGNORED_TENSORS = ()
 _NAMES = {"hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
-_USUAL = {"no_bias": True, "expansion_ratio": 4, "logit_scale": None}
+_USUAL = {"no_bias": True, "logit_scale": None}
 _NORMS = ("low_precision_layernorm", "layernorm")  # which differ in training
 _USUAL_ATTENTION = {
     "attn_type": "multihead_attention",
@@ -43,17 +43,20 @@ _USUAL_ATTENTION = {
 
 
 def spec(config: Config) -> ModelSpec:
-    """MptForCausalLM, in its makers' files MPTForCausalLM."""
+    """MptForCausalLM, in its makers' files MPTForCausalLM, where `expansion_ratio` counts."""
     unfused(config, _NAMES)
     attention = config.section("attn_config") or Config({}, config.what)
     expect_only(config, "norm_type", *_NORMS)
     for section, usual in ((config, _USUAL), (attention, _USUAL_ATTENTION)):
         for key, value in usual.items():
             expect_only(section, key, value)
-    d_model = config.values["hidden_size"]
+    d_model, ratio = config.values["hidden_size"], 4
+    if config.values["architectures"] == ["MPTForCausalLM"]:
+        ratio = config.integer("expansion_ratio", 1, 64, 4)
+    config.ignore("expansion_ratio", ratio)
     config.values = {
         **config.values,
-        "intermediate_size": 4 * d_model if isinstance(d_model, int) else None,
+        "intermediate_size": ratio * d_model if isinstance(d_model, int) else None,
         "max_position_embeddings": config.integer("max_seq_len", 1, MAX_POSITIONS, 2048),
     }
     size = sizes(config)

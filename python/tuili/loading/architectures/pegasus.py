@@ -43,12 +43,11 @@ def spec(config: Config) -> ModelSpec:
 
 def constants(config: Config) -> dict[str, Any]:
     """The bias of the logits, which files may leave out, and the positions."""
-    return {r"head\.bias": 0.0, TABLES: _sinusoids(config)}
+    return {r"head\.bias": 0.0, TABLES: sinusoids(*sinusoid_shape(config))}
 
 
-def _sinusoids(config: Config) -> NDArray[np.float32]:
+def sinusoids(n: int, d: int) -> NDArray[np.float32]:
     """sin and cos of position / 10000^(2i / d): Vaswani et al. 2017, with the cosines behind the sines."""
-    n, d = sinusoid_shape(config)
     positions = np.arange(n, dtype=np.float64)[:, None]
     exponents = 2 * (np.arange(d) // 2) / d
     angles = positions / np.power(10000, exponents)

@@ -111,6 +111,8 @@ def fairseq(
     scaled: bool = False,
     usual_activation: str = "gelu",
     logits_bias: bool = True,
+    windows: Sequence[int] = (),
+    encoder: Mapping[str, Any] = {},
     decoder: Mapping[str, Any] = {},
     **both: Any,
 ) -> ModelSpec:
@@ -120,11 +122,12 @@ def fairseq(
     offset            row of position 0
     scaled            whether embeddings are scaled if the file does not say
     logits_bias       whether the head has a bias
-    decoder           ModelSpec's fields of the decoder, `both` of both
+    windows           of the encoder's layers, none if empty
+    encoder, decoder  ModelSpec's fields of one of them, `both` of both
     """
     n_positions, d_model = table_shape(config)
     act = activation(config, "activation_function", usual_activation)
-    layers = {half: _layers(config, half, d_model, placement, act) for half in _halves(config)}
+    layers = {half: _layers(config, half, d_model, placement, act, windows) for half in _halves(config)}
     common: dict[str, Any] = {
         "max_positions": n_positions,
         "n_positions_learned": n_positions + offset,
@@ -134,10 +137,10 @@ def fairseq(
         "norm_eps": 1e-5,
         "final_norm": placement == "pre",
     }
-    encoder = {"shares_embedding": not has_own_embeddings(config)}
+    encoder = {"shares_embedding": not has_own_embeddings(config), **encoder}
     head = {"tied_head": config.flag("tie_word_embeddings", True), "head_bias": logits_bias}
     if is_alone(config):
-        fields = common | head | {"head_bias": False} | both
+        fields = common | head | {"head_bias": False} | both | dict(decoder)
         n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)
         return ModelSpec(kind="decoder", n_vocab=n_vocab, d_model=d_model, layers=layers["decoder"], **fields)
     return encoder_decoder(
@@ -154,27 +157,31 @@ def _halves(config: Config) -> tuple[str, ...]:
     return ("decoder",) if is_alone(config) else ("encoder", "decoder")
 
 
-def _layers(config: Config, half: str, d_model: int, placement: Any, act: Any) -> list[LayerSpec]:
+def _layers(
+    config: Config, half: str, d_model: int, placement: Any, act: Any, windows: Sequence[int]
+) -> list[LayerSpec]:
     n_heads = config.integer(f"{half}_attention_heads", 1, MAX_HEADS)
     if d_model % n_heads:
         raise config.wrong(f"{half}_attention_heads", f"a divisor of d_model = {d_model}")
     head_dim = d_model // n_heads
-    layer = LayerSpec(
-        n_heads=n_heads,
-        n_kv_heads=n_heads,
-        head_dim=head_dim,
-        d_ff=config.integer(f"{half}_ffn_dim", 1, MAX_INNER),
-        norm_placement=placement,
-        activation=act,
-        gated=False,
-        causal=half == "decoder",
-        cross_attention=half == "decoder" and not is_alone(config),
-        attention_scale=head_dim**-0.5,
-        qkv_bias=True,
-        output_bias=True,
-        mlp_bias=True,
-    )
-    return [layer] * int(config.integer(f"{half}_layers", 1, MAX_LAYERS))
+    settings: dict[str, Any] = {
+        "n_heads": n_heads,
+        "n_kv_heads": n_heads,
+        "head_dim": head_dim,
+        "d_ff": config.integer(f"{half}_ffn_dim", 1, MAX_INNER),
+        "norm_placement": placement,
+        "activation": act,
+        "gated": False,
+        "causal": half == "decoder",
+        "cross_attention": half == "decoder" and not is_alone(config),
+        "attention_scale": head_dim**-0.5,
+        "qkv_bias": True,
+        "output_bias": True,
+        "mlp_bias": True,
+    }
+    if windows and half == "encoder":
+        return [LayerSpec(**settings, sliding_window=window) for window in windows]
+    return [LayerSpec(**settings)] * int(config.integer(f"{half}_layers", 1, MAX_LAYERS))
 
 
 def table_shape(config: Config) -> tuple[int, int]:
