@@ -14,8 +14,9 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -53,6 +54,7 @@ class Exchange:
     unread: bool = False  # whether there is a body that nobody read to its end
     status: int = 0
     answered: bool = False
+    refused: bool = False  # because the server closes
     n_prompt: int | None = None
     n_generated: int | None = None
     begin: float = field(default_factory=time.monotonic)
@@ -72,7 +74,24 @@ class Guard:
         self._router, self._routes, self._settings, self._metrics = router, routes, settings, metrics
         self._access = Access(settings)
         self._shares = Shares(settings)
+        self._open: dict[asyncio.Task[Any], Exchange] = {}
         self.draining = False
+
+    def drain(self) -> None:
+        """Take nothing new; a request whose body is not here yet is."""
+        self.draining = True
+        self._refuse(lambda exchange: exchange.unread)
+
+    def end(self) -> None:
+        """Refuse, too, whatever has no answer yet; answers that have begun end with what they hold."""
+        self.draining = True
+        self._refuse(lambda exchange: not exchange.status)
+
+    def _refuse(self, whom: Callable[[Exchange], bool]) -> None:
+        for task, exchange in self._open.items():
+            if whom(exchange) and not exchange.refused:
+                exchange.refused = True
+                task.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -93,6 +112,9 @@ class Guard:
             await send(message)
 
         scope["exchange"] = exchange
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[task] = exchange
         with span(exchange):
             try:
                 await self._answer(scope, receive, noted, exchange)
@@ -103,6 +125,7 @@ class Guard:
                 exchange.status = exchange.status or CLIENT_LEFT
                 raise
             finally:
+                del self._open[task]
                 self._note(exchange)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
@@ -110,7 +133,11 @@ class Guard:
             await self._serve(scope, receive, send, exchange)
         except ClientLeft:
             raise
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError):
+                if not exchange.refused:
+                    raise
+                error = closing()
             _log_ours(error)
             if isinstance(error, DeadlineExceeded):  # which comes before the first token, or never
                 self._metrics.deadline_misses_total.add()
@@ -129,7 +156,7 @@ class Guard:
         exchange.place = Place(self._shares, exchange.tenant)
         self._check_route(scope, exchange)
         if self.draining and scope["path"] not in OPEN_PATHS:
-            raise Refused(503, "the server is closing", code="closing", headers={"Retry-After": "1"})
+            raise closing()
         if exchange.method != "POST":
             await self._router(scope, _no_body, send)
             return
@@ -218,6 +245,10 @@ async def _receive_body(receive: Receive, most: int, place: Place) -> bytes:
         place.buffer(len(parts[-1]))
         if not message.get("more_body", False):
             return b"".join(parts)
+
+
+def closing() -> Refused:
+    return Refused(503, "the server is closing", code="closing", headers={"Retry-After": "1"})
 
 
 def _too_large(most: int) -> Refused:
