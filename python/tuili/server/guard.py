@@ -54,7 +54,7 @@ class Exchange:
     unread: bool = False  # whether there is a body that nobody read to its end
     status: int = 0
     answered: bool = False
-    refused: bool = False  # because the server closes
+    refused: bool = False  # its answer is an error, which may be on its way
     n_prompt: int | None = None
     n_generated: int | None = None
     begin: float = field(default_factory=time.monotonic)
@@ -85,11 +85,11 @@ class Guard:
     def end(self) -> None:
         """Refuse, too, whatever has no answer yet; answers that have begun end with what they hold."""
         self.draining = True
-        self._refuse(lambda exchange: not exchange.status)
+        self._refuse(lambda exchange: True)
 
     def _refuse(self, whom: Callable[[Exchange], bool]) -> None:
         for task, exchange in self._open.items():
-            if whom(exchange) and not exchange.refused:
+            if whom(exchange) and not exchange.status and not exchange.refused:
                 exchange.refused = True
                 task.cancel()
 
@@ -138,6 +138,7 @@ class Guard:
                 if not exchange.refused:
                     raise
                 error = closing()
+            exchange.refused = True
             _log_ours(error)
             if isinstance(error, DeadlineExceeded):  # which comes before the first token, or never
                 self._metrics.deadline_misses_total.add()
