@@ -9,6 +9,7 @@ import functools
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -229,6 +230,23 @@ def test_vectors_obey_the_time_limit(embedder, monkeypatch):
                 answer = server.ask(path, {"input": "a"})
                 assert (answer.status, answer.code) == (408, "deadline")
             assert ended.wait(30), "and the work ends"
+
+
+@pytest.mark.parametrize(
+    "path, reader, work", [("/v1/embeddings", "vectors", "embed"), ("/tokenize", "texts", "tokenize")]
+)
+def test_what_has_no_answer_when_the_server_ends_is_told_so(embedder, monkeypatch, path, reader, work):
+    """Whatever a thread is at: none of it waits for that, or hears of a fault of ours (500)."""
+    begun, go = threading.Event(), threading.Event()
+    with running(embedder) as server, ThreadPoolExecutor(1) as client:
+        stands_still = lambda *_: begun.set() or go.wait(60)  # noqa: E731
+        monkeypatch.setattr(getattr(server.app, reader), work, stands_still)
+        asked = client.submit(server.ask, path, {"input": "a", "prompt": "a"})
+        assert begun.wait(30)
+        server.loop.call_soon_threadsafe(server.app.abort_all)
+        answer = asked.result(30)
+        go.set()
+    assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "closing", "1")
 
 
 def test_reading_obeys_the_time_limit_and_what_it_began_ends(llm, monkeypatch):

@@ -56,7 +56,7 @@ _PAGE_HEADERS = {
 
 
 class App:
-    """ASGI. `drain` and `abort_all` end its work; `close` its threads, not the LLM."""
+    """ASGI. `drain` and `abort_all` end its work, on the loop's thread; `close` its threads, not the LLM."""
 
     def __init__(self, llm: LLM, settings: Settings) -> None:
         name = settings.served_model_name or model_name(llm)
