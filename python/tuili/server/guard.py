@@ -55,6 +55,7 @@ class Exchange:
     status: int = 0
     answered: bool = False
     refused: bool = False  # its answer is an error, which may be on its way
+    work: asyncio.Task[Any] | None = None  # the endpoint's
     n_prompt: int | None = None
     n_generated: int | None = None
     begin: float = field(default_factory=time.monotonic)
@@ -91,7 +92,7 @@ class Guard:
         for task, exchange in self._open.items():
             if whom(exchange) and not exchange.status and not exchange.refused:
                 exchange.refused = True
-                task.cancel()
+                (exchange.work or task).cancel()  # no endpoint begins an answer that its guard then drops
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -112,8 +113,7 @@ class Guard:
             await send(message)
 
         scope["exchange"] = exchange
-        task = asyncio.current_task()
-        assert task is not None
+        task = _this_task()
         self._open[task] = exchange
         with span(exchange):
             try:
@@ -137,6 +137,7 @@ class Guard:
             if isinstance(error, asyncio.CancelledError):
                 if not exchange.refused:
                     raise
+                _this_task().uncancel()  # or what follows may have no time limit of its own, before 3.11.3
                 error = closing()
             exchange.refused = True
             _log_ours(error)
@@ -248,6 +249,12 @@ async def _receive_body(receive: Receive, most: int, place: Place) -> bytes:
             return b"".join(parts)
 
 
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
 def closing() -> Refused:
     return Refused(503, "the server is closing", code="closing", headers={"Retry-After": "1"})
 
@@ -282,7 +289,7 @@ async def _let_linger(receive: Receive, limit_s: float) -> None:
 
 async def _unless_client_leaves(work: object, receive: Receive, exchange: Exchange) -> None:
     """Run the coroutine `work`; cancel it and raise ClientLeft when the connection closes before its end."""
-    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    exchange.work = task = asyncio.ensure_future(work)  # type: ignore[call-overload]
     leaving = asyncio.ensure_future(_left(receive))
     try:
         await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)

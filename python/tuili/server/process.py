@@ -155,8 +155,9 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         again, self.should_exit = self.should_exit, True
         loop = asyncio.get_running_loop()
-        loop.call_soon_threadsafe(self._app.drain)  # this is amid whatever the loop does
-        loop.call_later(0.0 if again else self._app.settings.drain_s, self._app.abort_all)
+        soon = loop.call_soon_threadsafe  # this is amid whatever the loop does
+        soon(self._app.drain)
+        soon(loop.call_later, 0.0 if again else self._app.settings.drain_s, self._app.abort_all)
 
 
 def serve(llm: LLM, settings: Settings, listener: socket.socket) -> int:
