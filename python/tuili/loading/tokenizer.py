@@ -315,8 +315,8 @@ def backends_of(backend: Tokenizer) -> Backends:
 
 def _keep_no_words(backend: Tokenizer) -> None:
     """The library (0.23.3) keeps the words that a BPE model has cut, up to 10,000 for each thread, until the
-    thread ends, however long the model is gone: megabytes for each that a host opens. It saves a quarter of the
-    time of texts whose words it has.
+    thread ends, however long the model is gone: megabytes for each that a host opens. It saves a
+    quarter of the time of texts whose words it has.
     """
     from tokenizers import models
 
