@@ -178,7 +178,8 @@ class Caller:
             self.fork(world.take(kind, draw))
         elif luck < 0.10:
             gc.collect()
-            os.environ[f"TUILI_CALLER_{draw.randrange(100)}"] = "x" * draw.randrange(1000)
+            # Of few values, since the C library keeps each that there ever was.
+            os.environ[f"TUILI_CALLER_{draw.randrange(10)}"] = "x" * draw.randrange(0, 1000, 100)
         else:
             self.use(kind, own=luck < 0.2)
 

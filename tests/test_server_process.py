@@ -135,6 +135,21 @@ def test_what_does_not_end_in_time_is_ended(model):
     assert '"finish_reason":"error"' in events and events.endswith("data: [DONE]\n\n")
 
 
+def test_who_has_not_sent_all_when_it_ends_is_told_at_once(model):
+    """Neither waited for, nor told that a fault of ours (500) ended it."""
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    with Process(model, "--drain-s", "3600") as server, socket.socket() as client:
+        client.settimeout(60)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(head + b'Content-Length: 100\r\n\r\n{"prompt":')
+        server.ask("/health").close()  # by now it has read what was sent before
+        server.process.send_signal(signal.SIGTERM)
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+        code, log = server.end()
+    assert answer.startswith(b"HTTP/1.1 503 ") and b'"code":"closing"' in answer
+    assert code == 0 and '"status": 503' in log and "Traceback" not in log
+
+
 @pytest.mark.slow
 def test_a_second_signal_ends_it_at_once(model):
     with Process(model) as server, server.ask("/v1/completions", LONGER) as stream:

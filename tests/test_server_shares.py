@@ -5,10 +5,12 @@ Catalogue rows SRV-12, SRV-13.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -21,6 +23,7 @@ from tuili.generation.request import Request
 from tuili.server import guard, lengths, replies, shares
 from tuili.server.access import ANYBODY, Tenant
 from tuili.server.app import LONG_BODY_BYTES
+from tuili.server.metrics import Metrics
 from tuili.server.replies import Refused, large_to_json, to_json
 from tuili.server.settings import Settings
 from tuili.server.shares import Place, Shares
@@ -229,6 +232,61 @@ def test_vectors_obey_the_time_limit(embedder, monkeypatch):
                 answer = server.ask(path, {"input": "a"})
                 assert (answer.status, answer.code) == (408, "deadline")
             assert ended.wait(30), "and the work ends"
+
+
+@pytest.mark.parametrize(
+    "path, reader, work", [("/v1/embeddings", "vectors", "embed"), ("/tokenize", "texts", "tokenize")]
+)
+def test_what_has_no_answer_when_the_server_ends_is_told_so(embedder, monkeypatch, path, reader, work):
+    """Whatever a thread is at: none of it waits for that, or hears of a fault of ours (500)."""
+    begun, go = threading.Event(), threading.Event()
+    with running(embedder) as server, ThreadPoolExecutor(1) as client:
+        stands_still = lambda *_: begun.set() or go.wait(60)  # noqa: E731
+        monkeypatch.setattr(getattr(server.app, reader), work, stands_still)
+        asked = client.submit(server.ask, path, {"input": "a", "prompt": "a"})
+        assert begun.wait(30)
+        server.loop.call_soon_threadsafe(server.app.abort_all)
+        answer = asked.result(30)
+        go.set()
+    assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "closing", "1")
+
+
+@pytest.mark.parametrize("body_is_here", [False, True])
+def test_an_end_that_comes_with_the_answer_leaves_a_whole_one(body_is_here):
+    """An endpoint that is about to answer does not begin what is then cut off; the task is as before."""
+
+    async def exchange() -> tuple[list[tuple[int | None, bool]], int]:
+        begun, go, sent = asyncio.Event(), asyncio.Event(), []
+
+        async def router(scope, receive, send):
+            begun.set()
+            await go.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await asyncio.sleep(0.05)
+            await send({"type": "http.response.body", "body": b"{}"})
+
+        async def receive():
+            if body_is_here and not begun.is_set():
+                return {"type": "http.request", "body": b"{}"}
+            begun.set()
+            return await asyncio.Future()
+
+        async def send(message):
+            sent.append((message.get("status"), message.get("more_body", False)))
+
+        guarded = guard.Guard(router, {"/tokenize": ("POST",)}, Settings(port=0), Metrics())
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"content-length", b"2")]
+        scope = {"type": "http", "method": "POST", "path": "/tokenize", "raw_path": b"/tokenize"}
+        scope |= {"headers": headers, "client": ("127.0.0.1", 1)}
+        task = asyncio.ensure_future(guarded(scope, receive, send))
+        await asyncio.wait_for(begun.wait(), 30)
+        await asyncio.sleep(0)
+        go.set()
+        guarded.end()
+        await task
+        return sent, task.cancelling()
+
+    assert asyncio.run(exchange()) == ([(503, False), (None, False)], 0)
 
 
 def test_reading_obeys_the_time_limit_and_what_it_began_ends(llm, monkeypatch):

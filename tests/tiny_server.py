@@ -139,7 +139,7 @@ def running(llm: tuili.LLM, **settings: Any) -> Iterator[Running]:
     try:
         yield Running(app, listener.getsockname()[1], loop)
     finally:
-        app.abort_all()
+        loop.call_soon_threadsafe(app.abort_all)
         server.should_exit = server.force_exit = True
         thread.join(60)
         loop.close()

@@ -81,15 +81,21 @@ py::dict build_info() {
   return info;
 }
 
+constexpr const char* kRefused = "tuili._core cannot be imported in a sub-interpreter";
+
+bool in_main_interpreter() { return PyInterpreterState_Get() == PyInterpreterState_Main(); }
+
 }  // namespace
 }  // namespace tuili::bindings
 
 // pybind11 itself waits for ever when a sub-interpreter of Python 3.11 imports a module of its making, so the
-// module's entry is not its own.
+// module's entry is not its own. From 3.13 on that entry may run in the main interpreter on behalf of
+// another.
 #define PyInit__core PyInit__core_of_main
 PYBIND11_MODULE(_core, module, pybind11::multiple_interpreters::not_supported()) {
   namespace py = pybind11;
   using namespace tuili::bindings;
+  if (!in_main_interpreter()) throw py::import_error(kRefused);
   module.doc() = "The C++ core of tuili.";
   module.attr("__version__") = TUILI_VERSION;
   module.attr("MAX_THREADS") = tuili::kMaxThreads;
@@ -109,7 +115,7 @@ PYBIND11_MODULE(_core, module, pybind11::multiple_interpreters::not_supported())
 #undef PyInit__core
 
 extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
-  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return PyInit__core_of_main();
-  PyErr_SetString(PyExc_ImportError, "tuili._core cannot be imported in a sub-interpreter");
+  if (tuili::bindings::in_main_interpreter()) return PyInit__core_of_main();
+  PyErr_SetString(PyExc_ImportError, tuili::bindings::kRefused);
   return nullptr;
 }

@@ -89,8 +89,9 @@ class LLM(Conversations, Vectors, Introspection, SavedPrefixes):
                            outliers; "float32": weights dequantized exactly. On cuda "auto" alone: there
                            they meet bfloat16
     kv_cache_dtype         "auto" (float16; float32 on the CPU of encoder-decoders whose weights are floats),
-                           "float32" (slower on cuda: without tensor cores), "float16", "bfloat16", or
-                           "int8": half of float16, one scale per token and head
+                           "float32" (slower on cuda: without tensor cores), "float16" (what is beyond
+                           ±65,504, infinities too, counts as that), "bfloat16", or "int8": half of
+                           float16, one scale per token and head
     max_model_len          most tokens of one text that are computed, and of a source; by default the model's
                            own limits, of encoders up to 8192. Beyond the original context of LongRoPE all
                            texts, short ones too, get its long factors; config["longrope"] says which

@@ -26,7 +26,7 @@ from tuili.generation.request import Handle
 from tuili.llm import LLM
 from tuili.server.document import document
 from tuili.server.fields import Served
-from tuili.server.guard import Exchange, Guard
+from tuili.server.guard import Exchange, Guard, closing
 from tuili.server.metrics import Metrics
 from tuili.server.replies import EncodedJson, Events, Json, Refused, large_to_json
 from tuili.server.settings import Settings
@@ -56,7 +56,7 @@ _PAGE_HEADERS = {
 
 
 class App:
-    """ASGI. `drain` and `abort_all` end its work; `close` its threads, not the LLM."""
+    """ASGI. `drain` and `abort_all` end its work, on the loop's thread; `close` its threads, not the LLM."""
 
     def __init__(self, llm: LLM, settings: Settings) -> None:
         name = settings.served_model_name or model_name(llm)
@@ -83,10 +83,11 @@ class App:
 
     def drain(self) -> None:
         """Take nothing new."""
-        self._guard.draining = True
+        self._guard.drain()
 
     def abort_all(self) -> None:
         """End what is under way: clients see finish_reason "error", or 503."""
+        self._guard.end()
         for handle in list(self._handles):
             handle.abort()
 
@@ -135,7 +136,7 @@ class App:
 
     async def _ready(self, request: Request) -> Response:
         if self._guard.draining:
-            raise Refused(503, "the server is closing", code="closing")
+            raise closing()
         self._check_engine()
         return Json({"status": "ready"})
 

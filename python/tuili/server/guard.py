@@ -14,8 +14,9 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -53,6 +54,8 @@ class Exchange:
     unread: bool = False  # whether there is a body that nobody read to its end
     status: int = 0
     answered: bool = False
+    refused: bool = False  # its answer is an error, which may be on its way
+    work: asyncio.Task[Any] | None = None  # the endpoint's
     n_prompt: int | None = None
     n_generated: int | None = None
     begin: float = field(default_factory=time.monotonic)
@@ -72,7 +75,24 @@ class Guard:
         self._router, self._routes, self._settings, self._metrics = router, routes, settings, metrics
         self._access = Access(settings)
         self._shares = Shares(settings)
+        self._open: dict[asyncio.Task[Any], Exchange] = {}
         self.draining = False
+
+    def drain(self) -> None:
+        """Take nothing new; a request whose body is not here yet is."""
+        self.draining = True
+        self._refuse(lambda exchange: exchange.unread)
+
+    def end(self) -> None:
+        """Refuse, too, whatever has no answer yet; answers that have begun end with what they hold."""
+        self.draining = True
+        self._refuse(lambda exchange: True)
+
+    def _refuse(self, whom: Callable[[Exchange], bool]) -> None:
+        for task, exchange in self._open.items():
+            if whom(exchange) and not exchange.status and not exchange.refused:
+                exchange.refused = True
+                (exchange.work or task).cancel()  # no endpoint begins an answer that its guard then drops
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -93,6 +113,8 @@ class Guard:
             await send(message)
 
         scope["exchange"] = exchange
+        task = _this_task()
+        self._open[task] = exchange
         with span(exchange):
             try:
                 await self._answer(scope, receive, noted, exchange)
@@ -103,6 +125,7 @@ class Guard:
                 exchange.status = exchange.status or CLIENT_LEFT
                 raise
             finally:
+                del self._open[task]
                 self._note(exchange)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
@@ -110,7 +133,13 @@ class Guard:
             await self._serve(scope, receive, send, exchange)
         except ClientLeft:
             raise
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError):
+                if not exchange.refused:
+                    raise
+                _this_task().uncancel()  # or what follows may have no time limit of its own, before 3.11.3
+                error = closing()
+            exchange.refused = True
             _log_ours(error)
             if isinstance(error, DeadlineExceeded):  # which comes before the first token, or never
                 self._metrics.deadline_misses_total.add()
@@ -129,7 +158,7 @@ class Guard:
         exchange.place = Place(self._shares, exchange.tenant)
         self._check_route(scope, exchange)
         if self.draining and scope["path"] not in OPEN_PATHS:
-            raise Refused(503, "the server is closing", code="closing", headers={"Retry-After": "1"})
+            raise closing()
         if exchange.method != "POST":
             await self._router(scope, _no_body, send)
             return
@@ -220,6 +249,16 @@ async def _receive_body(receive: Receive, most: int, place: Place) -> bytes:
             return b"".join(parts)
 
 
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+def closing() -> Refused:
+    return Refused(503, "the server is closing", code="closing", headers={"Retry-After": "1"})
+
+
 def _too_large(most: int) -> Refused:
     return Refused(413, f"a body may have {most} bytes", code="body_size")
 
@@ -250,7 +289,7 @@ async def _let_linger(receive: Receive, limit_s: float) -> None:
 
 async def _unless_client_leaves(work: object, receive: Receive, exchange: Exchange) -> None:
     """Run the coroutine `work`; cancel it and raise ClientLeft when the connection closes before its end."""
-    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    exchange.work = task = asyncio.ensure_future(work)  # type: ignore[call-overload]
     leaving = asyncio.ensure_future(_left(receive))
     try:
         await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)

@@ -154,9 +154,10 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         again, self.should_exit = self.should_exit, True
-        self._app.drain()
-        delay = 0.0 if again else self._app.settings.drain_s
-        asyncio.get_running_loop().call_later(delay, self._app.abort_all)
+        loop = asyncio.get_running_loop()
+        soon = loop.call_soon_threadsafe  # this is amid whatever the loop does
+        soon(self._app.drain)
+        soon(loop.call_later, 0.0 if again else self._app.settings.drain_s, self._app.abort_all)
 
 
 def serve(llm: LLM, settings: Settings, listener: socket.socket) -> int:
