@@ -1,0 +1,70 @@
+"""Many texts read by several threads at once: the `tokenizers` library lets go of the GIL for a batch."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+R = TypeVar("R")
+
+CHARS_PER_THREAD = 8192  # of fewer a thread is not worth its start: they take some 2 ms
+MAX_THREADS = 16
+
+
+class _Thread(threading.local):
+    reads_beside_others = False
+
+
+_this_thread = _Thread()
+
+
+def reads_beside_others() -> bool:
+    """Whether this thread is one of several that read, who wait for it while it holds the GIL."""
+    return _this_thread.reads_beside_others
+
+
+def each(read: Callable[..., R], items: Sequence[tuple[Any, ...]], num_threads: int) -> list[R]:
+    """`read(*item)` of each item, by up to num_threads threads if the texts in the items are long.
+
+    read    callable from several threads; encodes texts
+    raises  what `read` raises of the first item that it refuses
+    """
+    n_chars = sum(len(part) for item in items for part in item if isinstance(part, str))
+    n_threads = min(num_threads, MAX_THREADS, len(items), n_chars // CHARS_PER_THREAD)
+    if n_threads < 2:
+        return [read(*item) for item in items]
+    results: dict[int, R] = {}
+    errors: dict[int, BaseException] = {}
+    places = itertools.count()
+
+    def work() -> None:
+        before, _this_thread.reads_beside_others = _this_thread.reads_beside_others, True
+        try:
+            for i in places:
+                if i >= len(items) or errors:  # whatever stands before an error is somebody's already
+                    break
+                try:
+                    results[i] = read(*items[i])
+                except BaseException as error:
+                    errors[i] = error
+        finally:
+            _this_thread.reads_beside_others = before
+
+    started = []
+    try:
+        with contextlib.suppress(RuntimeError):  # no more threads: those that there are do all
+            for _ in range(1, n_threads):
+                thread = threading.Thread(target=work, name="tuili-reader")
+                thread.start()
+                started.append(thread)
+        work()
+        for thread in started:
+            thread.join()
+    except BaseException as error:  # Ctrl-C: the others end with the text that they are at
+        errors[-1] = error
+    if errors:
+        raise errors[min(errors)]
+    return [results[i] for i in range(len(items))]
