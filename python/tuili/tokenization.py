@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
+from tuili import _core
 from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
 from tuili.generation.checks import boolean, described
 from tuili.generation.worker import call_apart
@@ -47,11 +48,11 @@ R = TypeVar("R")
 class Tokenizer:
     """Encodes and decodes with one model's vocabulary. Safe to use from several threads.
 
-    num_threads  that many texts may be read by at once
+    num_threads  that may share many texts; None: one per CPU
     """
 
-    def __init__(self, loaded: LoadedTokenizer, num_threads: int = 1) -> None:
-        self.loaded, self._num_threads = loaded, num_threads
+    def __init__(self, loaded: LoadedTokenizer, num_threads: int | None = 1) -> None:
+        self.loaded, self._num_threads = loaded, num_threads or _core.default_num_threads()
         self._bytes: list[bytes | None] = [None] * loaded.n_vocab
         self._writer: Tokenizer | None = None
         self._least: LeastTokens | None = None
