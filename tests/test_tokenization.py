@@ -433,7 +433,7 @@ def test_an_error_of_a_long_text_leaves_no_thread() -> None:
     before = threading.active_count()
     with pytest.raises(TokenizerError) as error:  # which keeps its frames
         encoding_of(Backend(), "a" * (AT_ONCE_CHARS + 1))  # type: ignore[arg-type]
-    assert comes_true(lambda: threading.active_count() == before), error
+    assert comes_true(lambda: threading.active_count() <= before), error
 
 
 def test_many_threads_use_one_tokenizer() -> None:
