@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
+import random
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ import pytest
 
 import tuili
 from encoder_models import CASES, write_folder
+from patience import comes_true
 from tuili import side_by_side
 from tuili.errors import InvalidParameterError
 from tuili.side_by_side import CHARS_PER_THREAD, each, reads_beside_others
@@ -61,19 +66,69 @@ def test_the_error_is_that_of_the_first_text_whoever_was_sooner():
     assert not [thread for thread in threading.enumerate() if thread.name == "tuili-reader"]
 
 
-def test_ctrl_c_ends_all_threads():
+def test_the_error_is_that_of_the_first_text_wherever_the_threads_are():
+    luck = random.Random(0)
+
+    def slowly(frame: Any, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename != side_by_side.__file__:
+            return None
+        time.sleep(luck.choice((0, 0, 0.001)))
+        return slowly
+
+    def refuse(text: str, i: int) -> None:
+        if i >= 2:
+            raise InvalidParameterError(f"text {i}")
+
+    threading.settrace(slowly)
+    try:
+        for _ in range(100):
+            with pytest.raises(InvalidParameterError, match="text 2"):
+                each(refuse, [(LONG, i) for i in range(8)], 4)
+    finally:
+        threading.settrace(None)  # type: ignore[arg-type]
+
+
+def test_ctrl_c_ends_all_threads_and_waits_for_none():
     claimed = itertools.count()
+    go = threading.Event()
 
     def read(text: str) -> None:
         next(claimed)
-        time.sleep(0.01)
         if threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
+        go.wait(60)
+        raise InvalidParameterError("of a text before")
 
+    begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         each(read, [(LONG,)] * 1000, 4)
+    assert time.monotonic() - begin < 30
+    go.set()
+    assert comes_true(
+        lambda: not [thread for thread in threading.enumerate() if thread.name == "tuili-reader"]
+    )
     assert next(claimed) < 20
-    assert not [thread for thread in threading.enumerate() if thread.name == "tuili-reader"]
+
+
+def test_an_error_is_gone_when_nobody_has_it():
+    """Without the collector of garbage, which may come late: its frames hold all that was read."""
+    made: list[weakref.ref[BaseException]] = []
+
+    class Refusal(InvalidParameterError):
+        def __init__(self) -> None:
+            super().__init__("no")
+            made.append(weakref.ref(self))
+
+    def refuse(text: str) -> None:
+        raise Refusal
+
+    gc.disable()
+    try:
+        with contextlib.suppress(Refusal):
+            each(refuse, [(LONG,)] * 9, 4)
+        assert made and not any(error() for error in made)
+    finally:
+        gc.enable()
 
 
 def test_without_more_threads_the_caller_reads_all(monkeypatch: pytest.MonkeyPatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -32,24 +31,25 @@ def each(read: Callable[..., R], items: Sequence[tuple[Any, ...]], num_threads: 
     read    callable from several threads; encodes texts
     raises  what `read` raises of the first item that it refuses
     """
-    n_chars = sum(len(part) for item in items for part in item if isinstance(part, str))
-    n_threads = min(num_threads, MAX_THREADS, len(items), n_chars // CHARS_PER_THREAD)
+    n_threads = min(num_threads, MAX_THREADS, len(items))
+    if n_threads > 1:
+        n_chars = sum(len(part) for item in items for part in item if isinstance(part, str))
+        n_threads = min(n_threads, n_chars // CHARS_PER_THREAD)
     if n_threads < 2:
         return [read(*item) for item in items]
     results: dict[int, R] = {}
-    errors: dict[int, BaseException] = {}
-    places = itertools.count()
+    errors: dict[int, Any] = {}
+    places = iter(range(len(items)))
 
     def work() -> None:
         before, _this_thread.reads_beside_others = _this_thread.reads_beside_others, True
         try:
-            for i in places:
-                if i >= len(items) or errors:  # whatever stands before an error is somebody's already
-                    break
+            # Whoever has a place reads its text, so that all before the first error are read.
+            while not errors and (i := next(places, None)) is not None:
                 try:
                     results[i] = read(*items[i])
-                except BaseException as error:
-                    errors[i] = error
+                except BaseException as error:  # Ctrl-C comes before all others
+                    errors[i if isinstance(error, Exception) else -1] = error
         finally:
             _this_thread.reads_beside_others = before
 
@@ -62,9 +62,14 @@ def each(read: Callable[..., R], items: Sequence[tuple[Any, ...]], num_threads: 
                 started.append(thread)
         work()
         for thread in started:
+            if -1 in errors:
+                break
             thread.join()
-    except BaseException as error:  # Ctrl-C: the others end with the text that they are at
+    except BaseException as error:
         errors[-1] = error
-    if errors:
-        raise errors[min(errors)]
+    if errors:  # after Ctrl-C nobody waits for the others, who end with the text that they are at
+        try:
+            raise errors[min(errors)]
+        finally:
+            errors.update(dict.fromkeys(errors))  # an error holds this frame, which must not hold it
     return [results[i] for i in range(len(items))]

@@ -167,11 +167,12 @@ class Tokenizer:
         if isinstance(texts, (str, bytes, bytearray)):
             raise InvalidParameterError("texts must be a list of texts, not one text", param="texts")
         try:
-            items = [(text,) for text in texts]
+            given = iter(texts)
         except TypeError:
             problem = f"texts must be a list of texts, not {described(texts)}"
             raise InvalidParameterError(problem, param="texts") from None
-        return self.each(partial(self.encode, add_special=add_special, parse_special=parse_special), items)
+        read = partial(self.encode, add_special=add_special, parse_special=parse_special)
+        return self.each(read, [(text,) for text in given])
 
     def each(self, read: Callable[..., R], items: Sequence[tuple[Any, ...]]) -> list[R]:
         """`read(*item)`, which encodes texts, of each item; see side_by_side.py."""
