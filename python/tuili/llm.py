@@ -165,7 +165,7 @@ class LLM(Conversations, Vectors, Introspection, SavedPrefixes):
             num_threads=num_threads,
             max_model_len=max_model_len,
         )
-        self.loaded, self.tokenizer = self._opened.loaded, Tokenizer(self._opened.tokenizer)
+        self.loaded, self.tokenizer = self._opened.loaded, Tokenizer(self._opened.tokenizer, num_threads)
         self.kind, self.name, self._defaults = self.loaded.kind, os.fspath(model), {}
         self._model = placed(self.loaded.model, self._device, num_threads or 0)
         self.config: dict[str, Any] = {**self.loaded.config, "kind": self.kind, "device": device}

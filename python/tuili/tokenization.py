@@ -11,17 +11,20 @@ import codecs
 import itertools
 import operator
 import re
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
+from tuili import _core
 from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
 from tuili.generation.checks import boolean, described
 from tuili.generation.worker import call_apart
 from tuili.least_tokens import LeastTokens
 from tuili.loading.tokenizer import LoadedTokenizer
 from tuili.loading.tokenizer_calls import call
+from tuili.side_by_side import each, reads_beside_others
 from tuili.text_cuts import Cuts
 
 if TYPE_CHECKING:
@@ -39,13 +42,17 @@ Text = str | bytes | bytearray
 # A prompt in pieces: text, and whether it came from a user, so that it must not spell special tokens.
 Parts = Iterable[tuple[Text, bool]]
 Spans = list[tuple[int, int]]  # [begin, end) in characters: in order, apart
+R = TypeVar("R")
 
 
 class Tokenizer:
-    """Encodes and decodes with one model's vocabulary. Safe to use from several threads."""
+    """Encodes and decodes with one model's vocabulary. Safe to use from several threads.
 
-    def __init__(self, loaded: LoadedTokenizer) -> None:
-        self.loaded = loaded
+    num_threads  that may share many texts; None: one per CPU
+    """
+
+    def __init__(self, loaded: LoadedTokenizer, num_threads: int | None = 1) -> None:
+        self.loaded, self._num_threads = loaded, num_threads or _core.default_num_threads()
         self._bytes: list[bytes | None] = [None] * loaded.n_vocab
         self._writer: Tokenizer | None = None
         self._least: LeastTokens | None = None
@@ -160,11 +167,16 @@ class Tokenizer:
         if isinstance(texts, (str, bytes, bytearray)):
             raise InvalidParameterError("texts must be a list of texts, not one text", param="texts")
         try:
-            each = iter(texts)
+            given = iter(texts)
         except TypeError:
             problem = f"texts must be a list of texts, not {described(texts)}"
             raise InvalidParameterError(problem, param="texts") from None
-        return [self.encode(text, add_special=add_special, parse_special=parse_special) for text in each]
+        read = partial(self.encode, add_special=add_special, parse_special=parse_special)
+        return self.each(read, [(text,) for text in given])
+
+    def each(self, read: Callable[..., R], items: Sequence[tuple[Any, ...]]) -> list[R]:
+        """`read(*item)`, which encodes texts, of each item; see side_by_side.py."""
+        return each(read, items, self._num_threads)
 
     def encode_words(self, text: Text) -> list[int]:
         """The ids of a text that the model may write, of bad_words, without any around it.
@@ -437,7 +449,7 @@ def encoding_of(backend: Backend, text: str, *, add_special: bool = False) -> En
     """The library's encoding. It holds the GIL for one text and releases it for a batch; it hears no Ctrl-C,
     for a second with each million characters.
     """
-    if len(text) < LONG_TEXT_CHARS:
+    if len(text) < LONG_TEXT_CHARS and not reads_beside_others():
         return call(backend.encode, text, add_special_tokens=add_special)
 
     def encode() -> Encoding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, overload
 
 import numpy as np
@@ -65,7 +66,7 @@ class Vectors:
         function_or_none("progress", progress)
         before = self.prompt_before(prompt_name, prompt)
         items = [self._cased(before + text) for text in embedding.checked_texts(texts)]
-        ids = [self._encode_text(encoder, text, space) for text in items]
+        ids = self.tokenizer.each(partial(self._encode_text, encoder, space), [(text,) for text in items])
         dense = self.loaded.dense
         last = not dense and len(poolings) == 1
         n_skipped = self._n_skipped(self._cased(before))
@@ -267,7 +268,7 @@ class Vectors:
         ids = self.tokenizer.encode(prompt)
         return len(ids) - sum(token_id in self.tokenizer.special_ids for token_id in ids[-1:])
 
-    def _encode_text(self, encoder: Encoder, text: str, space: Room) -> list[int]:
+    def _encode_text(self, encoder: Encoder, space: Room, text: str) -> list[int]:
         if space.cut is None:
             self.tokenizer.check_fits(text, space.max_len, CUTTING_HELPS)
         else:

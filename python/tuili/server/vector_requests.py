@@ -202,7 +202,7 @@ class VectorRequests:
 
     def _text_usage(self, texts: list[str], most: int | None = None) -> dict[str, int]:
         """most: tokens of a text that are read, if it is cut."""
-        lengths = [len(self._llm.tokenizer.encode(text)) for text in texts]
+        lengths = [len(ids) for ids in self._llm.tokenizer.encode_batch(texts)]
         n_tokens = sum(length if most is None else min(length, most) for length in lengths)
         return {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
 

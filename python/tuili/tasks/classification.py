@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -47,7 +48,7 @@ def outputs(
     """The inputs as they were encoded, and what the head says of each: float32 [n_labels]. name: of the items
     in errors.
     """
-    inputs = [model.encode(*texts_of(item, name), space) for item in items]
+    inputs = model.encode_each([(*texts_of(item, name), space) for item in items])
     return inputs, [rows[0] for rows in model.answers(inputs, progress=progress)] if inputs else []
 
 
@@ -83,7 +84,9 @@ def relevance(
             f"rank: this cross-encoder has {len(head.labels)} labels, which give no order; use classify",
             param="query",
         )
-    inputs = [reading.encode(model, space, query, document) for document in documents]
+    inputs = model.tokenizer.each(
+        partial(reading.encode, model, space), [(query, document) for document in documents]
+    )
     rows = [rows[0] for rows in model.answers(inputs, progress=progress)]
     scores = np.concatenate(rows)
     return softmax(scores) if head.kind == "choices" else FUNCTIONS[head.ranking](scores)

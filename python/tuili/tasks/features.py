@@ -36,7 +36,7 @@ class Task(Pipeline):
         chosen = self.options(options)
         texts = [checked_str(text, "inputs") for text in many(inputs)]
         space = room(together(chosen, "tokenize_kwargs"), self.tasks.max_len)
-        encoded = [self.tasks.encode(text, room=space) for text in texts]
+        encoded = self.tasks.encode_each([(text, None, space) for text in texts])
 
         def run(runner: _core.Runner, batch: list[int]) -> list[np.ndarray]:
             sequences = [self.tasks.sequence(encoded[i], collect_hidden=True) for i in batch]

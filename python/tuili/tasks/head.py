@@ -44,6 +44,10 @@ class TaskModel:
         room = room or Room(self.max_len, None)
         return encode(self.tokenizer, text, pair, max_len=room.max_len, cut=room.cut)
 
+    def encode_each(self, inputs: Sequence[tuple[str, str | None, Room]]) -> list[Encoded]:
+        """`encode` of each."""
+        return self.tokenizer.each(self.encode, inputs)
+
     def answers(
         self,
         inputs: Sequence[Encoded],

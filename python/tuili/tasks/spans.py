@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -81,10 +82,11 @@ class Task(Pipeline):
         pairs, alone = _pairs(inputs, question, context)
         limits = self._limits(chosen)
         cuts = boolean("truncation", chosen["truncation"])
-        windows = [list(self._windows(*pair, chosen, limits, cuts)) for pair in pairs]
+        read = partial(self._windows, chosen, limits, cuts)
+        windows = self.tasks.tokenizer.each(read, pairs)
         flat = [window.encoded for one in windows for window in one]
-        read = [window.read for one in windows for window in one]
-        answers = iter(self.tasks.answers(flat, read)) if flat else iter(())
+        rows = [window.read for one in windows for window in one]
+        answers = iter(self.tasks.answers(flat, rows)) if flat else iter(())
         results = []
         for (_, document), one in zip(pairs, windows, strict=True):
             found = self._answers(document, [(window, next(answers)) for window in one], chosen)
@@ -103,8 +105,8 @@ class Task(Pipeline):
         return length, integer("doc_stride", stride, 0, length)
 
     def _windows(
-        self, question: str, document: str, chosen: Mapping[str, Any], limits: tuple[int, int], cuts: bool
-    ) -> Iterator[Window]:
+        self, chosen: Mapping[str, Any], limits: tuple[int, int], cuts: bool, question: str, document: str
+    ) -> list[Window]:
         backend, (length, stride) = self.tasks.tokenizer.loaded.backend, limits
         asked = encoding_of(backend, question)
         most = integer("max_question_len", chosen["max_question_len"], 1, 1 << 31)
@@ -129,6 +131,7 @@ class Task(Pipeline):
         ends = dict(zip(words, places, strict=True))
         if is_long:
             call(parts.truncate, n_left, stride)
+        windows = []
         for part in (parts, *parts.overflowing):
             encoded = joined(self.tasks.tokenizer, [asked, part], truncated=cut)
             read = [
@@ -136,7 +139,8 @@ class Task(Pipeline):
                 for i, (one, text) in enumerate(zip(encoded.ids, encoded.texts, strict=True))
                 if text == 1 or one == cls_id
             ]
-            yield Window(encoded, read, part.word_ids, begins, ends)
+            windows.append(Window(encoded, read, part.word_ids, begins, ends))
+        return windows
 
     def _answers(
         self, document: str, windows: list[tuple[Window, np.ndarray]], chosen: Mapping[str, Any]

@@ -88,11 +88,14 @@ class Task(Pipeline):
         texts = [
             clean_text(delimiter.join(one) if split else checked_str(one, "inputs")) for one in sentences
         ]
-        encoded = [
-            self._encoding_of_words(one, len(delimiter)) if split else (self._encoding(text, chosen), None)
-            for one, text in zip(sentences, texts, strict=True)
-        ]
-        windows = [self._windows(encoding, starts, chosen) for encoding, starts in encoded]
+
+        def read(text: str, words: list[str] | None) -> list[Encoded]:
+            if words is None:
+                return self._windows(self._encoding(text, chosen), None, chosen)
+            return self._windows(*self._encoding_of_words(words, len(delimiter)), chosen)
+
+        given = sentences if split else [None] * len(texts)
+        windows = self.tasks.tokenizer.each(read, list(zip(texts, given, strict=True)))
         flat = [window for one in windows for window in one]
         answers = iter(self.tasks.answers(flat)) if flat else iter(())
         results = []

@@ -55,7 +55,7 @@ class Task(Pipeline):
         targets = self._targets(chosen["targets"])
         top_k = integer("top_k", chosen["top_k"], 1, 1 << 31)
         space = room(together(chosen, "tokenizer_kwargs"), self.tasks.max_len)
-        encoded = [self.tasks.encode(text, room=space) for text in texts]
+        encoded = self.tasks.encode_each([(text, None, space) for text in texts])
         masks = [[i for i, token in enumerate(one.ids) if token == self._mask_id] for one in encoded]
         for i, found in enumerate(masks):
             if not found:

@@ -48,7 +48,7 @@ class Task(Pipeline):
         alone = boolean("multi_label", chosen["multi_label"]) or len(labels) == 1
         cut = "only_first" if chosen["truncation"] is True else chosen["truncation"]
         space = room({"truncation": cut}, self.tasks.max_len)
-        inputs = [self.tasks.encode(text, pair, space) for text in texts for pair in hypotheses]
+        inputs = self.tasks.encode_each([(text, pair, space) for text in texts for pair in hypotheses])
         rows = np.concatenate(self.tasks.answers(inputs)) if inputs else np.empty((0, 2), np.float32)
         results = []
         for i, text in enumerate(texts):
