@@ -54,6 +54,7 @@ from tuili.vectors import Vectors
 # What fills the cores of a CPU, and what the multiprocessors of a device.
 PREFILL_CHUNK = (512, 2048)
 ENCODER_BATCH_TOKENS = (1024, 8192)
+ENCODER_TOKENS_PER_THREAD = 256  # a CPU's: with more, activations leave the caches between ops
 ENCODER_TEXTS_ON_DEVICE = 512
 ENCODER_MAX_LEN = 8192  # tokens of one text, unless max_model_len says more: they need memory all at once
 TRUNCATION_RESERVE = 256  # tokens that truncation leaves for the answer if max_tokens is not given
@@ -251,7 +252,10 @@ class LLM(Conversations, Vectors, Introspection, SavedPrefixes):
         self._embedding = {"pooling": "mean", "normalize": False, **settings}
         max_len = min(max_positions, self._embedding.get("max_seq_length") or max_positions)
         on_device = self._device != "cpu"
-        n_tokens = max(ENCODER_BATCH_TOKENS[on_device], max_positions)
+        n_tokens = ENCODER_BATCH_TOKENS[on_device]
+        if not on_device:
+            n_tokens = min(n_tokens, ENCODER_TOKENS_PER_THREAD * (num_threads or _core.default_num_threads()))
+        n_tokens = max(n_tokens, max_positions)
         n_texts = max(limits.max_num_seqs, ENCODER_TEXTS_ON_DEVICE if on_device else 0)
         rereading, cache = rereading_of(self.loaded), None
         if rereading is not None:
