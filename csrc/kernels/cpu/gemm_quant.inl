@@ -56,6 +56,13 @@
 // v17 looks once whether a run of panels is full, not for each of its sums; with the next token's embedding
 // asked for ahead (quant.inl), all-MiniLM-L6-v2 in int8, one thread, AVX-512, processor time of a text,
 // median of nine pairs beside others' work: 12 tokens 1.04 -> 1.02 ms, 128 tokens 11.8 -> 11.5 ms.
+// v18 has the first tile of many rows unpack the codes for those behind it, 4 bits from 16 rows on, too.
+// AVX2, one thread, drawn activations, m = 16, q4_1 / q4_0: k = 576 108 -> 114.5 / 107.7 -> 114, k = 1536 109
+// -> 115 / 109 -> 115.7 GMAC/s; batch-16 decode of SmolLM2 Q4_1 +1.7 %, prefill of 512 as it was. On a Zen 4
+// all multipliers, of bytes and of floats, share two ports, and vpaddw that waits for a product takes slots of
+// them: products and sums in registers make 1.62-1.73 vpmaddubsw a cycle in any order. Tried without gain: 2
+// rows (-13 %), 3, 5 and 6 rows (-0 to -3 %), an order of products and sums by hand (q4_1 0, q4_0 +1 %),
+// pieces of 4 panels.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
@@ -76,29 +83,21 @@ struct alignas(64) UnpackedGroup {
 };
 constexpr int64_t kUnpackedBytes = sizeof(UnpackedGroup);
 
-// Null where nothing was unpacked.
-template <bool kUnpacked>
-TUILI_INLINE const UnpackedGroup* unpacked_at(const uint8_t* prepared, int64_t group) {
-  return kUnpacked ? reinterpret_cast<const UnpackedGroup*>(prepared) + group : nullptr;
+// Where a tile finds its panels' codes: `unpacking` leaves them unpacked for its outliers and for the tiles
+// of rows behind it; `words` multiplies them with int16 activations.
+enum class Codes { packed, words, unpacking, unpacked };
+constexpr bool are_prepared(Codes codes) { return codes == Codes::unpacking || codes == Codes::unpacked; }
+
+// Null where nothing is unpacked.
+template <Codes kCodes>
+TUILI_INLINE UnpackedGroup* unpacked_at(uint8_t* prepared, int64_t group) {
+  return are_prepared(kCodes) ? reinterpret_cast<UnpackedGroup*>(prepared) + group : nullptr;
 }
 
 template <Format kFormat>
 TUILI_INLINE Floats min_of(const GroupView& group) {
   if constexpr (coding_of(kFormat).sub_scales == 0) return load(group.min);
   return negate(load(group.min) * to_float(load_i8(group.sub_min)));
-}
-
-template <Format kFormat, int kQuad = 0>
-TUILI_INLINE void unpack_codes(uint8_t* to, const GroupView& group) {
-  store_codes(to + 64 * kQuad, codes_at<kFormat, kQuad>(group));
-  if constexpr (kQuad < 7) unpack_codes<kFormat, kQuad + 1>(to, group);
-}
-
-template <Format kFormat>
-TUILI_INLINE void unpack_group(UnpackedGroup& to, const GroupView& group) {
-  unpack_codes<kFormat>(to.codes, group);
-  store(to.scale, load(group.scale));
-  if constexpr (coding_of(kFormat).has_min) store(to.min, min_of<kFormat>(group));
 }
 
 // What each sum of a run is multiplied with: nothing, or the sub-scale of its half.
@@ -116,11 +115,7 @@ struct Places {
 
 // Whether full tiles multiply int16 by int16; activations are then widened once for all panels of a piece.
 template <Format kFormat>
-constexpr bool kInWords = Words::kAreUsed && coding_of(kFormat).bits == 8;
-
-// Whether what is prepared for a tile is its panels' codes.
-template <Format kFormat, bool kPrepared>
-constexpr bool kReadsUnpacked = kPrepared && !kInWords<kFormat>;
+constexpr bool kInWords = Words::kAreUsed&& coding_of(kFormat).bits == 8;
 
 // words = the low codes of 4 rows.
 template <class W>
@@ -142,16 +137,18 @@ TUILI_INLINE void add_word_products(Ints (&isum)[kRows], const GroupView& group,
 }
 
 // isum[r] = start[r] + Σ code · a over the group, in runs of as many quads as a Partial holds exactly.
-template <Format kFormat, bool kUnpacked, int kRows, int kStep = 0>
+template <Format kFormat, Codes kCodes, int kRows, int kStep = 0>
 TUILI_INLINE void add_products(Ints (&isum)[kRows], Partial (&partial)[kRows], const Ints (&start)[kRows],
-                               const GroupView& group, const RunScales<kFormat>& scales, const int8_t* codes,
-                               Places places) {
+                               const GroupView& group, UnpackedGroup* unpacked,
+                               const RunScales<kFormat>& scales, const int8_t* codes, Places places) {
   constexpr Coding kCoding = coding_of(kFormat);
-  constexpr int kQuad = kUnpacked ? kStep : quad_of<kFormat>(kStep);
+  constexpr int kQuad = kCodes == Codes::unpacked ? kStep : quad_of<kFormat>(kStep);
   constexpr int kHalfLimit = kCoding.sub_scales == 2 ? 4 : 8;
   constexpr int kExact = run_length(kCoding.bits);
   constexpr int kRun = kExact < kHalfLimit ? kExact : kHalfLimit;
-  const Bytes w = kUnpacked ? load_codes(group.codes + 64 * kQuad) : codes_at<kFormat, kQuad>(group);
+  const Bytes w =
+      kCodes == Codes::unpacked ? load_codes(unpacked->codes + 64 * kQuad) : codes_at<kFormat, kQuad>(group);
+  if constexpr (kCodes == Codes::unpacking) store_codes(unpacked->codes + 64 * kQuad, w);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
     if constexpr (kStep == 0 && kCoding.sub_scales == 0) partial[r] = sum_from(start[r]);
@@ -166,7 +163,8 @@ TUILI_INLINE void add_products(Ints (&isum)[kRows], Partial (&partial)[kRows], c
     }
   }
   if constexpr (kStep < 7)
-    add_products<kFormat, kUnpacked, kRows, kStep + 1>(isum, partial, start, group, scales, codes, places);
+    add_products<kFormat, kCodes, kRows, kStep + 1>(isum, partial, start, group, unpacked, scales, codes,
+                                                    places);
 }
 
 // 32 · sub_scale of both halves of a 6-bit group as a pair of int16 per column, for pair_dot with the half
@@ -203,15 +201,13 @@ TUILI_INLINE RunScales<kFormat> run_scales(const GroupView& group) {
 }
 
 // acc[r] += kGroups groups of the weights, from `group` on, times those of each row; several have one scale.
-template <Format kFormat, bool kPrepared, int kRows, int kGroups>
+template <Format kFormat, Codes kCodes, int kRows, int kGroups>
 TUILI_INLINE void add_groups(Floats (&acc)[kRows], const PackedMatrix& w, int64_t panel, int64_t first,
-                             const uint8_t* prepared, const QuantizedRows& x, Places places) {
+                             uint8_t* prepared, const QuantizedRows& x, Places places) {
   constexpr Coding kCoding = coding_of(kFormat);
   constexpr int kOffsetBits = offset_bits<kFormat>();
-  constexpr bool kUnpacked = kReadsUnpacked<kFormat, kPrepared>;
-  GroupView group = group_at<kFormat>(w, panel, first);
-  const UnpackedGroup* const unpacked = unpacked_at<kUnpacked>(prepared, first);
-  if constexpr (kUnpacked) group.codes = unpacked->codes;
+  const GroupView group = group_at<kFormat>(w, panel, first);
+  UnpackedGroup* const unpacked = unpacked_at<kCodes>(prepared, first);
   Ints isum[kRows], start[kRows];
   Partial partial[kRows];
 #pragma GCC unroll 16
@@ -220,20 +216,22 @@ TUILI_INLINE void add_groups(Floats (&acc)[kRows], const PackedMatrix& w, int64_
     if constexpr (kOffsetBits >= 0 && kCoding.sub_scales == 0)
       start[r] = offset_products<kOffsetBits>(x.offset_sum[places.of(r)]);
   }
-  if constexpr (kPrepared && !kUnpacked) {
+  if constexpr (kCodes == Codes::words) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) isum[r] = start[r];
     for (int64_t g = first; g < first + kGroups; ++g)
       add_word_products<Words>(isum, group_at<kFormat>(w, panel, g),
                                reinterpret_cast<const int16_t*>(prepared) + g * kRowBlock * kGroup);
   } else {
-    add_products<kFormat, kUnpacked, kRows>(isum, partial, start, group, run_scales<kFormat>(group), x.low,
-                                            places);
+    add_products<kFormat, kCodes, kRows>(isum, partial, start, group, unpacked, run_scales<kFormat>(group),
+                                         x.low, places);
     for (int g = 1; g < kGroups; ++g)
-      add_products<kFormat, false, kRows>(isum, partial, isum, group_at<kFormat>(w, panel, first + g), {},
-                                          x.low, {places.at + g * kRowBlock, places.block});
+      add_products<kFormat, Codes::packed, kRows>(isum, partial, isum, group_at<kFormat>(w, panel, first + g),
+                                                  nullptr, {}, x.low,
+                                                  {places.at + g * kRowBlock, places.block});
   }
-  const Floats scale = kUnpacked ? load(unpacked->scale) : load(group.scale);
+  const Floats scale = kCodes == Codes::unpacked ? load(unpacked->scale) : load(group.scale);
+  if constexpr (kCodes == Codes::unpacking) store(unpacked->scale, scale);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
     if constexpr (kOffsetBits >= 0 && kCoding.sub_scales > 0)
@@ -241,17 +239,18 @@ TUILI_INLINE void add_groups(Floats (&acc)[kRows], const PackedMatrix& w, int64_
     acc[r] = fma(scale * splat(x.scale[places.of(r)]), to_float(isum[r]), acc[r]);
   }
   if constexpr (kCoding.has_min) {
-    const Floats min = kUnpacked ? load(unpacked->min) : min_of<kFormat>(group);
+    const Floats min = kCodes == Codes::unpacked ? load(unpacked->min) : min_of<kFormat>(group);
+    if constexpr (kCodes == Codes::unpacking) store(unpacked->min, min);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) acc[r] = fma(min, splat(x.scaled_sum[places.of(r)]), acc[r]);
   }
 }
 
 // sums[p] += the outliers of a row times panel p of those from `panel` on. They are few.
-template <Format kFormat, bool kPrepared, int kPanels>
+template <Format kFormat, Codes kCodes, int kPanels>
 TUILI_INLINE void add_outliers(Floats (&sums)[kPanels], const GemmArgs& args, int64_t row, int64_t panel,
-                               const uint8_t* prepared) {
-  constexpr bool kUnpacked = kReadsUnpacked<kFormat, kPrepared>;
+                               uint8_t* prepared) {
+  constexpr bool kUnpacked = are_prepared(kCodes);
   constexpr Coding kCoding = coding_of(kFormat);
   constexpr int kOffsetBits = offset_bits<kFormat>();
   const OutlierQuad* outlier = args.xq.outliers + row * args.xq.max_outliers();
@@ -262,7 +261,7 @@ TUILI_INLINE void add_outliers(Floats (&sums)[kPanels], const GemmArgs& args, in
       start = offset_products<kOffsetBits>(outlier->offset_sum);
     const Floats scale = splat(outlier->scale);
     GroupView group = group_at<kFormat>(args.w, panel, outlier->group);
-    const UnpackedGroup* unpacked = unpacked_at<kUnpacked>(prepared, outlier->group);
+    const UnpackedGroup* unpacked = unpacked_at<kCodes>(prepared, outlier->group);
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) {
       const Bytes w = kUnpacked ? load_codes(unpacked->codes + 64 * outlier->quad)
@@ -286,20 +285,20 @@ TUILI_INLINE void add_outliers(Floats (&sums)[kPanels], const GemmArgs& args, in
 // Sums of kRows rows, the first a multiple of 4, and one panel, without outliers. From 4 rows on the first
 // bring the next panel from memory while they compute: the prefetcher of the machine, enough for fewer, keeps
 // too little of it in flight.
-template <Format kFormat, bool kPrepared, int kGroups, int kRows>
+template <Format kFormat, Codes kCodes, int kGroups, int kRows>
 void int8_tile(Floats (&sums)[kRows], const GemmArgs& args, int64_t row, int64_t panel, int64_t last_panel,
-               const uint8_t* prepared) {
+               uint8_t* prepared) {
   const QuantizedRows& x = args.xq;
   Floats acc[kRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) acc[r] = zero();
-  const bool ahead = !kReadsUnpacked<kFormat, kPrepared> && kRows >= 4 && row == 0 && panel < last_panel &&
-                     args.m <= kMostRowsAhead;
+  const bool ahead =
+      kCodes != Codes::unpacked && kRows >= 4 && row == 0 && panel < last_panel && args.m <= kMostRowsAhead;
   for (int64_t g = 0; g < x.n_groups; g += kGroups) {
     if (ahead)
       for (int i = 0; i < kGroups; ++i) prefetch_group<kFormat>(group_at<kFormat>(args.w, panel + 1, g + i));
-    add_groups<kFormat, kPrepared, kRows, kGroups>(acc, args.w, panel, g, prepared, x,
-                                                   {x.place(row, g), x.n_groups * kRowBlock});
+    add_groups<kFormat, kCodes, kRows, kGroups>(acc, args.w, panel, g, prepared, x,
+                                                {x.place(row, g), x.n_groups * kRowBlock});
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) sums[r] = acc[r];  // `acc` stays in registers if nothing else indexes it
@@ -310,18 +309,17 @@ constexpr int64_t kMostCached = 1 << 18;
 
 // y of kRows rows and kPanels panels. What lies in no cache is asked for a tile or more before it is written:
 // stores that wait for their lines would hold up the tiles behind them.
-template <Format kFormat, bool kPrepared, int kGroups, int kRows, int kPanels>
-void int8_tiles(const GemmArgs& args, int64_t row, int64_t panel, int64_t last_panel,
-                const uint8_t* prepared) {
+template <Format kFormat, Codes kCodes, int kGroups, int kRows, int kPanels>
+void int8_tiles(const GemmArgs& args, int64_t row, int64_t panel, int64_t last_panel, uint8_t* prepared) {
   Floats tiles[kPanels][kRows];
   const bool y_ahead = kRows == kInt8Rows && kPanels > 1 && args.m * args.ldy > kMostCached;
-  const int64_t panel_bytes = kReadsUnpacked<kFormat, kPrepared> ? args.xq.n_groups * kUnpackedBytes : 0;
+  const int64_t panel_bytes = are_prepared(kCodes) ? args.xq.n_groups * kUnpackedBytes : 0;
   for (int p = 0; p < kPanels; ++p) {
     if (y_ahead)
       for (int r = 0; r < kRows; ++r)
         __builtin_prefetch(args.y + (row + r) * args.ldy + (panel + p) * kPanel);
-    int8_tile<kFormat, kPrepared, kGroups, kRows>(tiles[p], args, row, panel + p, last_panel,
-                                                  prepared + p * panel_bytes);
+    int8_tile<kFormat, kCodes, kGroups, kRows>(tiles[p], args, row, panel + p, last_panel,
+                                               prepared + p * panel_bytes);
   }
   const int64_t column = panel * kPanel, ldy = args.ldy;
   const bool is_full = column + kPanels * kPanel <= args.w.n;
@@ -331,7 +329,7 @@ void int8_tiles(const GemmArgs& args, int64_t row, int64_t panel, int64_t last_p
     Floats sums[kPanels];
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) sums[p] = tiles[p][r];
-    add_outliers<kFormat, kPrepared, kPanels>(sums, args, row + r, panel, prepared);
+    add_outliers<kFormat, kCodes, kPanels>(sums, args, row + r, panel, prepared);
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) {
       if (is_full)
@@ -348,31 +346,38 @@ constexpr int kOutlierPanels = kFloatSums >= 24 ? 8 : 4;
 static_assert(kInt8Rows == 1 || kInt8Rows % kRowBlock == 0, "a tile begins with a block of rows");
 
 // A tile of rows meets all panels of a piece in a row: its codes stay in the first cache, the panels in the
-// second, and y is written in runs of 512 bytes instead of a line in each page.  prepared: the piece's codes
-// unpacked, or room for the words of a tile's rows; null: full tiles are as the last few rows
-template <Format kFormat, int kGroups, bool kPrepared>
-void int8_piece(const GemmArgs& args, Range piece, int64_t last_panel, uint8_t* prepared) {
-  for_each_tile<kInt8Rows>(args.m, [&]<int kRows>(int64_t row) {
-    constexpr bool kReadsIt = kPrepared && kRows == kInt8Rows;
-    if constexpr (kReadsIt && kInWords<kFormat>)
-      widen_rows<Words>(reinterpret_cast<int16_t*>(prepared), args.xq, row);
-    const int64_t panel_bytes = kReadsUnpacked<kFormat, kReadsIt> ? args.xq.n_groups * kUnpackedBytes : 0;
-    int64_t panel = piece.begin;
-    const auto take = [&]<int kPanels>() {
-      for (; panel + kPanels <= piece.end; panel += kPanels)
-        int8_tiles<kFormat, kReadsIt, kGroups, kRows, kPanels>(
-            args, row, panel, last_panel, prepared + (panel - piece.begin) * panel_bytes);
-    };
-    take.template operator()<kOutlierPanels>();
-    take.template operator()<1>();
-  });
+// second, and y is written in runs of 512 bytes instead of a line in each page.
+template <Format kFormat, Codes kCodes, int kGroups, int kRows>
+void int8_tiles_of(const GemmArgs& args, int64_t row, Range piece, int64_t last_panel, uint8_t* prepared) {
+  const int64_t panel_bytes = are_prepared(kCodes) ? args.xq.n_groups * kUnpackedBytes : 0;
+  int64_t panel = piece.begin;
+  const auto take = [&]<int kPanels>() {
+    for (; panel + kPanels <= piece.end; panel += kPanels)
+      int8_tiles<kFormat, kCodes, kGroups, kRows, kPanels>(args, row, panel, last_panel,
+                                                           prepared + (panel - piece.begin) * panel_bytes);
+  };
+  take.template operator()<kOutlierPanels>();
+  take.template operator()<1>();
 }
 
-template <Format kFormat>
-void unpack_piece(UnpackedGroup* to, const GemmArgs& args, Range piece) {
-  for (int64_t panel = piece.begin; panel < piece.end; ++panel)
-    for (int64_t g = 0; g < args.xq.n_groups; ++g, ++to)
-      unpack_group<kFormat>(*to, group_at<kFormat>(args.w, panel, g));
+// kCodes: of full tiles, the last few rows take packed ones.  prepared: room for the unpacked codes of the
+// piece, or for the words of a tile's rows
+template <Format kFormat, int kGroups, Codes kCodes>
+void int8_piece(const GemmArgs& args, Range piece, int64_t last_panel, uint8_t* prepared) {
+  for_each_tile<kInt8Rows>(args.m, [&]<int kRows>(int64_t row) {
+    const auto take = [&]<Codes kTaken>() {
+      int8_tiles_of<kFormat, kTaken, kGroups, kRows>(args, row, piece, last_panel, prepared);
+    };
+    if constexpr (kRows < kInt8Rows) {
+      take.template operator()<Codes::packed>();
+    } else {
+      if constexpr (kCodes == Codes::words)
+        widen_rows<Words>(reinterpret_cast<int16_t*>(prepared), args.xq, row);
+      if constexpr (kCodes == Codes::unpacked)
+        if (row == 0) return take.template operator()<Codes::unpacking>();
+      take.template operator()<kCodes>();
+    }
+  });
 }
 
 template <Format kFormat, int kGroups = 1>
@@ -384,20 +389,18 @@ void int8_panels(const GemmArgs& args, Range panels) {
   if constexpr (kInWords<kFormat>) {
     if (args.m >= kInt8Rows && args.xq.n_groups * kWordBytes <= kRoom)
       return for_each_piece(panels, kCount, [&](Range piece) {
-        int8_piece<kFormat, kGroups, true>(args, piece, panels.end - 1, prepared);
+        int8_piece<kFormat, kGroups, Codes::words>(args, piece, panels.end - 1, prepared);
       });
   } else if constexpr (kBits < 8 && kRowsUnpacked > 0) {
-    constexpr int64_t kFrom = kBits == 4 ? 2 * kRowsUnpacked : kRowsUnpacked;
     int64_t count = smaller(kCount, kRoom / (larger(args.xq.n_groups, 1) * kUnpackedBytes));
     if (count > kOutlierPanels) count = count / kOutlierPanels * kOutlierPanels;
-    if (args.m >= kFrom && count > 0)
+    if (args.m >= kRowsUnpacked && count > 0)
       return for_each_piece(panels, count, [&](Range piece) {
-        unpack_piece<kFormat>(reinterpret_cast<UnpackedGroup*>(prepared), args, piece);
-        int8_piece<kFormat, kGroups, true>(args, piece, panels.end - 1, prepared);
+        int8_piece<kFormat, kGroups, Codes::unpacked>(args, piece, panels.end - 1, prepared);
       });
   }
   for_each_piece(panels, kCount, [&](Range piece) {
-    int8_piece<kFormat, kGroups, false>(args, piece, panels.end - 1, nullptr);
+    int8_piece<kFormat, kGroups, Codes::packed>(args, piece, panels.end - 1, nullptr);
   });
 }
 

@@ -8,7 +8,7 @@ namespace {
 
 // 4 rows × 2 registers of int16 sums, 2 of codes, 1 of activations; the float sums wait in memory.
 constexpr int kInt8Rows = 4;
-// So many rows, of 4-bit codes twice as many, have a weight's codes unpacked once, not by each tile.
+// So many rows have a weight's codes unpacked once, not by each tile.
 constexpr int kRowsUnpacked = 16;
 
 struct Partial {  // int16 sums of k, k + 1 and of k + 2, k + 3, side by side

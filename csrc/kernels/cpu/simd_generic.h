@@ -25,7 +25,7 @@ constexpr int kFloatRows = 2;          // rows of a float tile: on other tables 
 constexpr int kManyRows = kFloatRows;  // of a tile where there are many
 constexpr int kFloatSums = 2;          // sums of a float tile, rows times panels
 constexpr int kInt8Rows = 1;           // rows of an integer tile
-// Rows from which a weight's codes are unpacked once for all tiles (4 bits: from twice as many); 0: never.
+// Rows from which a weight's codes are unpacked once for all tiles; 0: never.
 constexpr int kRowsUnpacked = 4;
 
 struct Half {
