@@ -13,6 +13,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -398,16 +399,69 @@ Case norm(int64_t n_rows, int64_t n) {
   return {join("rms_norm with residual ", n_rows, " × ", n), 14.0 * n_rows * n, 0, make};
 }
 
-Case activation(int64_t count) {
+// Of an encoder: a residual added, then the norm in its place and rounded once more.
+Case post_norm(int64_t n_rows, int64_t n) {
   const auto make = [=] {
-    const auto gate = buffer(count * 4, Fill::floats), up = buffer(count * 4, Fill::floats);
-    const auto y = buffer(count * 2, Fill::codes);
+    const auto x = buffer(n_rows * n * 4, Fill::floats), z = buffer(n_rows * n * 4, Fill::floats);
+    const auto rounded = buffer(n_rows * n * 2, Fill::codes), gain = buffer(n * 4, Fill::floats);
     return [=](cudaStream_t stream, int) {
-      check(cuda::activate(stream, {y->get<void>(), DType::bf16}, gate->get<float>(), up->get<float>(),
-                           cuda::Activation::silu, count));
+      check(cuda::layer_norm(stream, {.y = {x->get<void>(), DType::f32},
+                                      .x = x->get<float>(),
+                                      .addend = z->get<float>(),
+                                      .gain = gain->get<float>(),
+                                      .bias = gain->get<float>(),
+                                      .n_rows = n_rows,
+                                      .n = n,
+                                      .inner = 1,
+                                      .ld = n,
+                                      .eps = 1e-5f,
+                                      .rounded = rounded->get<cuda::bf16>()}));
     };
   };
-  return {join("silu gated ", count), 10.0 * count, 0, make};
+  return {join("layer_norm of a sum, f32 and bf16 ", n_rows, " × ", n), 14.0 * n_rows * n, 0, make};
+}
+
+Case pooling(int32_t n_texts, int32_t n_rows, int64_t n) {
+  const auto make = [=] {
+    const auto x = buffer(n * n_texts * n_rows * 4, Fill::floats), y = buffer(n * n_texts * 4, Fill::codes);
+    return [=, texts = std::vector<int32_t>(static_cast<size_t>(n_texts), n_rows)](cudaStream_t stream, int) {
+      check(cuda::mean_rows(stream, y->get<float>(), x->get<float>(), texts, n));
+    };
+  };
+  return {join("means of ", n_texts, " × ", n_rows, " × ", n), 4.0 * n * n_texts * (n_rows + 1.0), 0, make};
+}
+
+// Keys and values of `n_rows` tokens, heads of 64, into pages of f16.
+Case page_writing(int64_t n_rows, int64_t n_heads) {
+  const auto make = [=] {
+    const int64_t d = n_heads * 64, stride = kBlock * d, bytes = (n_rows / kBlock + 1) * stride * 2;
+    const auto k = buffer(n_rows * d * 4, Fill::floats), v = buffer(n_rows * d * 4, Fill::floats);
+    const auto k_pages = buffer(bytes, Fill::codes), v_pages = buffer(bytes, Fill::codes);
+    std::vector<int32_t> all(static_cast<size_t>(n_rows));
+    std::iota(all.begin(), all.end(), 0);
+    const auto slots = uploaded(all);
+    return [=](cudaStream_t stream, int) {
+      const KvPages pages{
+          k_pages->get<void>(), v_pages->get<void>(), DType::f16, kBlock, n_heads, 64, stride};
+      check(
+          cuda::kv_write(stream, pages, k->get<float>(), v->get<float>(), d, slots->get<int32_t>(), n_rows));
+    };
+  };
+  return {join("kv_write ", n_rows, " × ", n_heads, " heads"), 12.0 * n_rows * n_heads * 64, 0, make};
+}
+
+// gelu, or silu gated.
+Case activation(cuda::Activation kind, int64_t count) {
+  const bool gated = kind == cuda::Activation::silu;
+  const auto make = [=] {
+    const auto gate = buffer(count * 4, Fill::floats), up = buffer(gated ? count * 4 : 4, Fill::floats);
+    const auto y = buffer(count * 2, Fill::codes);
+    return [=](cudaStream_t stream, int) {
+      check(cuda::activate(stream, {y->get<void>(), DType::bf16}, gate->get<float>(),
+                           gated ? up->get<float>() : nullptr, kind, count));
+    };
+  };
+  return {join(gated ? "silu gated " : "gelu ", count), (gated ? 10.0 : 6.0) * count, 0, make};
 }
 
 enum class Choice { greedy, draw, draw_likeliest };
@@ -461,7 +515,15 @@ std::vector<Case> all_cases() {
   for (const Format format : {Format::bf16, Format::q4_0})
     for (const int64_t n_tokens : {1, 16, 64, 2048}) cases.push_back(experts_gemm(format, n_tokens));
   for (const int64_t n_rows : {1, 16, 4096}) cases.push_back(norm(n_rows, 4096));
-  for (const int64_t n_rows : {1, 16, 4096}) cases.push_back(activation(n_rows * 14336));
+  cases.push_back(norm(2000, 2048));
+  for (const int64_t n_rows : {1, 16, 4096})
+    cases.push_back(activation(cuda::Activation::silu, n_rows * 14336));
+  cases.push_back(activation(cuda::Activation::silu, 2000 * 5632));
+  for (const int64_t n_rows : {1, 126, 8190}) cases.push_back(post_norm(n_rows, 768));
+  for (const int64_t n_rows : {1, 126, 8190})
+    cases.push_back(activation(cuda::Activation::gelu, n_rows * 3072));
+  for (const int64_t n_rows : {1, 126, 8190}) cases.push_back(page_writing(n_rows, 12));
+  for (const int32_t n_texts : {1, 65}) cases.push_back(pooling(n_texts, 126, 768));
   for (const Choice kind : {Choice::greedy, Choice::draw, Choice::draw_likeliest})
     for (const int64_t n_rows : {1, 16}) cases.push_back(choice(kind, n_rows, 131072));
   return cases;

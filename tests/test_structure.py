@@ -162,7 +162,7 @@ def cuda_functions() -> Iterator[tuple[bool, str, str]]:
 
 
 # Kernels that do not begin by waiting: what they read before that no kernel may have written.
-READS_WEIGHTS_FIRST = {"gemm_kernel", "gemm_skinny_kernel", "layer_norm_kernel", "rms_norm_kernel"}
+READS_WEIGHTS_FIRST = {"gemm_kernel", "gemm_skinny_kernel", "norm_kernel"}
 
 
 def test_every_cuda_kernel_waits_for_those_before_it():

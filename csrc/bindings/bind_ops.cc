@@ -179,7 +179,8 @@ FloatArray mean_rows(const FloatArray& x, const Isa& isa, const std::string& dev
   TUILI_CHECK(x.shape(0) >= 1, "x has no rows");
   const Operand from(x, kind);
   Operand to(FloatArray({py::ssize_t{1}, x.shape(1)}), kind);
-  ops::mean_rows(OneCall(isa).context, to.view(), from.view());
+  const auto n_rows = static_cast<int32_t>(x.shape(0));
+  ops::mean_rows(OneCall(isa).context, to.view(), from.view(), {&n_rows, 1});
   return FloatArray(to.result().reshape({x.shape(1)}));
 }
 

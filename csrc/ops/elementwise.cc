@@ -1,6 +1,7 @@
 // Norms, rotations, activations and sums.
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "base/rounding.h"
 #include "ops/checks.h"
@@ -75,11 +76,25 @@ void add_and_norm(const Context& context, Activations& y, const TensorView& x, c
     split(context, x.rows(), weight * d, make);
 }
 
-// One row y of the columns of x.
-void expect_columns(const char* op, const TensorView& y, const TensorView& x) {
+// A row of y for the rows of x of each text.
+void expect_texts(const char* op, const TensorView& y, const TensorView& x, std::span<const int32_t> n_rows) {
   expect_dense(op, "x", x, x.device);
   expect_dense(op, "y", y, x.device);
-  TUILI_EXPECT(x.rows() > 0 && y.count() == x.size(1), op, ": x is ", x, ", y is ", y);
+  const int64_t all = std::accumulate(n_rows.begin(), n_rows.end(), int64_t{0});
+  TUILI_EXPECT(y.rows() == std::ssize(n_rows) && y.size(1) == x.size(1) && x.rows() == all &&
+                   std::ranges::all_of(n_rows, [](int32_t n) { return n > 0; }),
+               op, ": x is ", x, ", y is ", y, " for ", n_rows.size(), " texts of ", all, " rows");
+}
+
+// Calls body(a row of y, the rows of x) for each text.
+template <class Body>
+void for_each_text(const TensorView& y, const TensorView& x, std::span<const int32_t> n_rows,
+                   const Body& body) {
+  int64_t row = 0;
+  for (size_t i = 0; i < n_rows.size(); ++i) {
+    body(y.slice(static_cast<int64_t>(i), 1), x.slice(row, n_rows[i]));
+    row += n_rows[i];
+  }
 }
 
 }  // namespace
@@ -129,13 +144,10 @@ void layer_norm(const Context& context, const TensorView& y, const TensorView& x
 void add_rms_norm(const Context& context, Activations& y, const TensorView& x, const TensorView& addend,
                   const TensorView& gain, float eps) {
   const TensorView& out = y.x;
-  if (x.device == DeviceKind::cuda && out.data == x.data) {
-    add(context, x, x, addend);
-    return rms_norm(context, out, x, gain, eps);
-  }
   expect_norm("add_rms_norm", out, x, gain);
   expect_addend("add_rms_norm", x, addend);
-  if (x.device == DeviceKind::cuda) return on_device::rms_norm(context, out, x, gain, eps, &addend);
+  if (x.device == DeviceKind::cuda)
+    return on_device::rms_norm(context, out, x, gain, eps, &addend, on_device::planned_room(y));
   add_and_norm(context, y, x, addend, [&, d = x.size(1)](cpu::Range rows) {
     context.kernels->rms_norm(out.f32(), x.f32(), gain.f32(), d, 1, d, eps, rows);
   });
@@ -144,14 +156,11 @@ void add_rms_norm(const Context& context, Activations& y, const TensorView& x, c
 void add_layer_norm(const Context& context, Activations& y, const TensorView& x, const TensorView& addend,
                     const TensorView& gain, const TensorView& bias, float eps) {
   const TensorView& out = y.x;
-  if (x.device == DeviceKind::cuda && out.data == x.data) {
-    add(context, x, x, addend);
-    return layer_norm(context, out, x, gain, bias, eps);
-  }
   expect_norm("add_layer_norm", out, x, gain);
   expect_vector("add_layer_norm", "bias", bias, x.size(1), x.device);
   expect_addend("add_layer_norm", x, addend);
-  if (x.device == DeviceKind::cuda) return on_device::layer_norm(context, out, x, gain, bias, eps, &addend);
+  if (x.device == DeviceKind::cuda)
+    return on_device::layer_norm(context, out, x, gain, bias, eps, &addend, on_device::planned_room(y));
   add_and_norm(context, y, x, addend, [&, d = x.size(1)](cpu::Range rows) {
     context.kernels->layer_norm(out.f32(), x.f32(), gain.f32(), bias.f32(), d, eps, rows);
   });
@@ -305,31 +314,41 @@ void softcap(const Context& context, const TensorView& y, float cap) {
         [&](cpu::Range elements) { context.kernels->softcap(y.f32(), cap, elements); });
 }
 
-void mean_rows(const Context& context, const TensorView& y, const TensorView& x) {
-  expect_columns("mean_rows", y, x);
+void mean_rows(const Context& context, const TensorView& y, const TensorView& x,
+               std::span<const int32_t> n_rows) {
+  expect_texts("mean_rows", y, x, n_rows);
   if (x.device == DeviceKind::cuda)
-    return device::check(cuda::mean_rows(context.stream, y.f32(), x.f32(), x.rows(), x.size(1)), "mean_rows");
-  context.kernels->mean_rows(y.f32(), x.f32(), x.rows(), x.size(1));
+    return device::check(cuda::mean_rows(context.stream, y.f32(), x.f32(), n_rows, x.size(1)), "mean_rows");
+  for_each_text(y, x, n_rows, [&](const TensorView& mean, const TensorView& rows) {
+    context.kernels->mean_rows(mean.f32(), rows.f32(), rows.rows(), rows.size(1));
+  });
 }
 
-void weighted_mean_rows(const Context& context, const TensorView& y, const TensorView& x) {
-  expect_columns("weighted_mean_rows", y, x);
+void weighted_mean_rows(const Context& context, const TensorView& y, const TensorView& x,
+                        std::span<const int32_t> n_rows) {
+  expect_texts("weighted_mean_rows", y, x, n_rows);
   if (x.device == DeviceKind::cuda)
-    return device::check(cuda::weighted_mean_rows(context.stream, y.f32(), x.f32(), x.rows(), x.size(1)),
+    return device::check(cuda::weighted_mean_rows(context.stream, y.f32(), x.f32(), n_rows, x.size(1)),
                          "weighted_mean_rows");
-  const auto all = static_cast<float>(x.rows() + 1);  // Σ (t + 1) = n_tokens · (n_tokens + 1) / 2
-  for (int64_t t = 0; t < x.rows(); ++t) scale(context, x.slice(t, 1), 2 * static_cast<float>(t + 1) / all);
-  mean_rows(context, y, x);
+  for_each_text(y, x, n_rows, [&](const TensorView&, const TensorView& rows) {
+    const auto all = static_cast<float>(rows.rows() + 1);  // Σ (t + 1) = n_tokens · (n_tokens + 1) / 2
+    for (int64_t t = 0; t < rows.rows(); ++t)
+      scale(context, rows.slice(t, 1), 2 * static_cast<float>(t + 1) / all);
+  });
+  mean_rows(context, y, x, n_rows);
 }
 
-void max_rows(const Context& context, const TensorView& y, const TensorView& x) {
-  expect_columns("max_rows", y, x);
+void max_rows(const Context& context, const TensorView& y, const TensorView& x,
+              std::span<const int32_t> n_rows) {
+  expect_texts("max_rows", y, x, n_rows);
   if (x.device == DeviceKind::cuda)
-    return device::check(cuda::max_rows(context.stream, y.f32(), x.f32(), x.rows(), x.size(1)), "max_rows");
-  float* const best = y.f32();
-  std::copy_n(x.f32(), y.count(), best);
-  for (int64_t t = 1; t < x.rows(); ++t)
-    for (int64_t i = 0; i < y.count(); ++i) best[i] = std::max(x.f32_row(t)[i], best[i]);
+    return device::check(cuda::max_rows(context.stream, y.f32(), x.f32(), n_rows, x.size(1)), "max_rows");
+  for_each_text(y, x, n_rows, [&](const TensorView& largest, const TensorView& rows) {
+    float* const best = largest.f32();
+    std::copy_n(rows.f32(), largest.count(), best);
+    for (int64_t t = 1; t < rows.rows(); ++t)
+      for (int64_t i = 0; i < largest.count(); ++i) best[i] = std::max(rows.f32_row(t)[i], best[i]);
+  });
 }
 
 void l2_normalize(const Context& context, const TensorView& y, const TensorView& x) {

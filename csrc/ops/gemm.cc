@@ -113,9 +113,13 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
 }
 
 void plan(Activations& x, std::initializer_list<const PackedMatrix*> next, Compute compute) {
+  if (x.x.device == DeviceKind::cuda) {
+    x.is_planned = next.size() > 0 && x.x.dtype == DType::f32 && x.room.rounded != nullptr;
+    return;
+  }
   Reading reading = reading_of(compute);
   for (const PackedMatrix* w : next) reading.take(*w, compute);
-  x.is_planned = x.x.device == DeviceKind::cpu && reading.any_integer && !reading.is_mixed();
+  x.is_planned = reading.any_integer && !reading.is_mixed();
   if (x.is_planned) set_kind(x.room.quantized, x.x.size(1), reading, compute);
 }
 

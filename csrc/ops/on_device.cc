@@ -10,11 +10,10 @@ namespace {
 constexpr DeviceKind kCuda = DeviceKind::cuda;
 
 cuda::NormArgs norm_args(const TensorView& y, const TensorView& x, const TensorView& gain, float eps,
-                         const TensorView* addend) {
-  TUILI_EXPECT(!addend || y.data != x.data, "a norm of a sum, in its place");
+                         const TensorView* addend, cuda::bf16* rounded) {
   const int64_t n = x.size(1);
   const float* const added = addend ? addend->f32() : nullptr;
-  return {{y.data, y.dtype}, x.f32(), added, gain.f32(), nullptr, x.rows(), n, 1, n, eps};
+  return {{y.data, y.dtype}, x.f32(), added, gain.f32(), nullptr, x.rows(), n, 1, n, eps, rounded};
 }
 
 cuda::RopeArgs rope_args(const TensorView& x, const TensorView& cos, const TensorView& sin, int64_t n_heads,
@@ -27,8 +26,8 @@ cuda::RopeArgs rope_args(const TensorView& x, const TensorView& cos, const Tenso
 }  // namespace
 
 void rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
-              float eps, const TensorView* addend) {
-  device::check(cuda::rms_norm(context.stream, norm_args(y, x, gain, eps, addend)), "rms_norm");
+              float eps, const TensorView* addend, cuda::bf16* rounded) {
+  device::check(cuda::rms_norm(context.stream, norm_args(y, x, gain, eps, addend, rounded)), "rms_norm");
 }
 
 void rms_norm_heads(const Context& context, const TensorView& x, const TensorView& gain, float eps) {
@@ -39,8 +38,8 @@ void rms_norm_heads(const Context& context, const TensorView& x, const TensorVie
 }
 
 void layer_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
-                const TensorView& bias, float eps, const TensorView* addend) {
-  cuda::NormArgs args = norm_args(y, x, gain, eps, addend);
+                const TensorView& bias, float eps, const TensorView* addend, cuda::bf16* rounded) {
+  cuda::NormArgs args = norm_args(y, x, gain, eps, addend, rounded);
   args.bias = bias.f32();
   device::check(cuda::layer_norm(context.stream, args), "layer_norm");
 }
@@ -91,6 +90,12 @@ const cuda::bf16* rounded(const Context& context, Activations& x) {
   if (!x.is_ready) device::check(cuda::round_to_bf16(context.stream, room, x.x.f32(), x.x.count()), "round");
   x.is_ready = true;
   return room;
+}
+
+cuda::bf16* planned_room(Activations& x) {
+  if (!x.is_planned) return nullptr;
+  x.is_ready = true;
+  return reinterpret_cast<cuda::bf16*>(x.room.rounded);
 }
 
 namespace {

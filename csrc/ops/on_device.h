@@ -9,12 +9,13 @@ namespace tuili::ops::on_device {
 
 inline constexpr int64_t kFewRows = 64;  // of a kernel that leaves most of the device to others
 
-// With an addend: x += addend first.
+// With an addend: x += addend first; y may be x. With `rounded`: y is there, too, for a GEMM.
 void rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
-              float eps, const TensorView* addend = nullptr);
+              float eps, const TensorView* addend = nullptr, cuda::bf16* rounded = nullptr);
 void rms_norm_heads(const Context& context, const TensorView& x, const TensorView& gain, float eps);
 void layer_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
-                const TensorView& bias, float eps, const TensorView* addend = nullptr);
+                const TensorView& bias, float eps, const TensorView* addend = nullptr,
+                cuda::bf16* rounded = nullptr);
 void rope(const Context& context, const TensorView& x, const TensorView& cos, const TensorView& sin,
           int64_t n_heads, bool interleaved);
 void activate(const Context& context, const TensorView& y, const TensorView& gate, const TensorView& up,
@@ -34,6 +35,9 @@ void scatter_rows(const Context& context, const TensorView& y, Activations& x, c
 
 // x as a GEMM reads it: itself, or rounded into its room by the first who asks.
 const cuda::bf16* rounded(const Context& context, Activations& x);
+
+// That room, where it is planned that the op that makes x fills it, as it then must; or null.
+cuda::bf16* planned_room(Activations& x);
 
 // ---- of a device alone: lists and pages lie in its memory
 

@@ -84,7 +84,7 @@ struct Activations {
   TensorView x;    // f32 [m, k]; on cuda or bf16
   InputRoom room;  // for [m, k]: see input_room()
   bool is_ready = false;
-  bool is_planned = false;  // who makes x quantizes its rows while they are at hand: see plan()
+  bool is_planned = false;  // who makes x quantizes, or rounds, its rows while they are at hand: see plan()
 };
 
 // Cuts memory for m rows of k values from the carver.
@@ -114,8 +114,8 @@ struct LinearMap {
 // are bf16 [n, k], dense at w->codes, and `compute` does not matter.
 void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps, Compute compute);
 
-// Says which weights x will meet: the op that makes it then quantizes its rows, if they read it so, while
-// these are at hand, and spares `gemm` a pass and the threads a join.
+// Says which weights x will meet: the op that makes it then quantizes its rows, if they read it so, or rounds
+// them on cuda, while these are at hand, and spares `gemm` a pass and the threads a join.
 void plan(Activations& x, std::initializer_list<const PackedMatrix*> next, Compute compute);
 
 // Fills `out` from x f32 [m, k], as out.keeps_outliers and out.has_wide_scales say.
@@ -401,12 +401,17 @@ void scale(const Context& context, const TensorView& y, float factor);
 // y = cap · tanh(y / cap)
 void softcap(const Context& context, const TensorView& y, float cap);
 
-// y f32 [1, d] = mean over the rows of x f32 [n_tokens, d].
-void mean_rows(const Context& context, const TensorView& y, const TensorView& x);
+// y f32 [n_texts, d] = means over the rows of each text, of which x f32 [Σ n_rows, d] has n_rows > 0, one
+// text after another.
+void mean_rows(const Context& context, const TensorView& y, const TensorView& x,
+               std::span<const int32_t> n_rows);
 
-// The same of x[t, :] · (2 (t + 1) / (n_tokens + 1)); x may be overwritten. And the largest of each column.
-void weighted_mean_rows(const Context& context, const TensorView& y, const TensorView& x);
-void max_rows(const Context& context, const TensorView& y, const TensorView& x);
+// The same of x[t, :] · (2 (t + 1) / (n_rows + 1)), t counted in its text; x may be overwritten. And the
+// largest of each column.
+void weighted_mean_rows(const Context& context, const TensorView& y, const TensorView& x,
+                        std::span<const int32_t> n_rows);
+void max_rows(const Context& context, const TensorView& y, const TensorView& x,
+              std::span<const int32_t> n_rows);
 
 // y = x / |x| per row; y may be x.
 void l2_normalize(const Context& context, const TensorView& y, const TensorView& x);

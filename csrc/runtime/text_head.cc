@@ -47,28 +47,32 @@ void TextHead::pool(float* out, const BatchLists& lists, const State& state, Poo
   const std::span<const ops::SequenceRows> texts = lists.sequences();
   const TensorView vectors(out, DType::f32, {std::ssize(texts), model_.spec.d_model});
   const TensorView made = pooled_.data ? pooled_.slice(0, vectors.rows()) : vectors;
-  int64_t row = 0;  // of those that were asked for
-  for (int64_t i = 0; i < vectors.rows(); ++i) {
-    const int64_t n = PooledRows(pooling, n_skipped, texts[i].n_rows).n;
-    pool_text(pooling, made.slice(i, 1), state.hidden.slice(row, n));
-    row += n;
+  std::vector<int32_t> n_rows;  // that were asked for, one text after another
+  n_rows.reserve(texts.size());
+  int64_t n_all = 0;
+  for (const ops::SequenceRows& text : texts) {
+    n_rows.push_back(static_cast<int32_t>(PooledRows(pooling, n_skipped, text.n_rows).n));
+    n_all += n_rows.back();
   }
+  pool_texts(pooling, made, state.hidden.slice(0, n_all), n_rows);
   if (normalize) ops::l2_normalize(context_, made, made);
   if (made.data != vectors.data) ops::copy(context_, vectors, made);
 }
 
-// pooled f32 [1, d] of the rows of one text, hidden f32 [n, d], which it may change.
-void TextHead::pool_text(Pooling pooling, const TensorView& pooled, const TensorView& hidden) const {
-  const int64_t n = hidden.rows();
+// pooled f32 [n_texts, d] of the rows of each text, hidden f32 [Σ n_rows, d], which it may change.
+void TextHead::pool_texts(Pooling pooling, const TensorView& pooled, const TensorView& hidden,
+                          std::span<const int32_t> n_rows) const {
   switch (pooling) {
-    case Pooling::cls: return ops::copy(context_, pooled, hidden.slice(0, 1));
-    case Pooling::last: return ops::copy(context_, pooled, hidden.slice(n - 1, 1));
-    case Pooling::max: return ops::max_rows(context_, pooled, hidden);
-    case Pooling::mean: return ops::mean_rows(context_, pooled, hidden);
+    case Pooling::cls:
+    case Pooling::last: return ops::copy(context_, pooled, hidden);
+    case Pooling::max: return ops::max_rows(context_, pooled, hidden, n_rows);
+    case Pooling::mean: return ops::mean_rows(context_, pooled, hidden, n_rows);
     case Pooling::mean_sqrt_len:
-      ops::mean_rows(context_, pooled, hidden);
-      return ops::scale(context_, pooled, std::sqrt(static_cast<float>(n)));
-    case Pooling::weighted_mean: return ops::weighted_mean_rows(context_, pooled, hidden);
+      ops::mean_rows(context_, pooled, hidden, n_rows);
+      for (int64_t i = 0; i < pooled.rows(); ++i)
+        ops::scale(context_, pooled.slice(i, 1), std::sqrt(static_cast<float>(n_rows[i])));
+      return;
+    case Pooling::weighted_mean: return ops::weighted_mean_rows(context_, pooled, hidden, n_rows);
   }
 }
 
@@ -137,8 +141,9 @@ void TextHead::answer(float* out, const BatchLists& lists, const Transformer& tr
   };
   for_each_answer(lists, positions, [&](int64_t first, int64_t n) {
     const TensorView rows = state.hidden.slice(lists.place_of(first), n);
+    const auto n_rows = static_cast<int32_t>(n);
     if (model_.spec.task_head.rows == HeadRows::mean)
-      ops::mean_rows(context_, next(), rows);
+      ops::mean_rows(context_, next(), rows, {&n_rows, 1});
     else
       ops::copy(context_, next(), rows);
   });

@@ -41,7 +41,8 @@ class TextHead {
   int64_t n_answers(std::span<Sequence* const> sequences, AnswerPositions positions) const;
 
  private:
-  void pool_text(Pooling pooling, const TensorView& pooled, const TensorView& hidden) const;
+  void pool_texts(Pooling pooling, const TensorView& pooled, const TensorView& hidden,
+                  std::span<const int32_t> n_rows) const;
   template <class Visit>
   void for_each_answer(const BatchLists& lists, AnswerPositions positions, const Visit& visit) const;
 

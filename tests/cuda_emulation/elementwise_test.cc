@@ -1,4 +1,6 @@
 // Elementwise kernels and the writing of pages on the emulated device.
+#include <numeric>
+
 #include "device_testing.h"
 #include "ops/ops.h"
 
@@ -18,30 +20,39 @@ std::vector<float> edges(size_t n, uint64_t seed) {
 
 constexpr size_t kCounts[] = {1, 255, 1024, 1025, 2500};
 
+constexpr size_t kMany = 132 * 2048;  // from which on elements are made by fours
+
+// A kind's results for n elements, `shift` elements past an aligned address.
 template <typename Out>
-void check_activation(cpu::Activation kind) {
-  for (const size_t n : kCounts) {
-    const std::vector<float> gate = edges(n, n), up = normals<float>(n, n + 1);
-    OnDevice<float> gates(gate), ups(up);
-    OnDevice<Out> y(n);
-    for (const bool gated : {false, true}) {
-      std::vector<float> want(n);
-      cpu_kernels().activate(want.data(), gate.data(), gated ? up.data() : nullptr, kind, {0, int64_t(n)});
-      device::check(
-          cuda::activate(nullptr, y.output(), gates.get(), gated ? ups.get() : nullptr, kind, int64_t(n)),
-          "activate");
-      require_same_bits(y.read(), rounded_all<Out>(want), "kind ", int(kind), ", ", n, " elements");
-    }
+void check_activation(cpu::Activation kind, size_t n, size_t shift = 0) {
+  const std::vector<float> gate = edges(n, n), up = normals<float>(n, n + 1);
+  OnDevice<float> gates(gate, shift), ups(up);
+  OnDevice<Out> y(n);
+  for (const bool gated : {false, true}) {
+    std::vector<float> want(n);
+    cpu_kernels().activate(want.data(), gate.data(), gated ? up.data() : nullptr, kind, {0, int64_t(n)});
+    device::check(
+        cuda::activate(nullptr, y.output(), gates.get(), gated ? ups.get() : nullptr, kind, int64_t(n)),
+        "activate");
+    require_same_bits(y.read(), rounded_all<Out>(want), "kind ", int(kind), ", ", n, " elements");
   }
 }
 
 TUILI_TEST(activations_have_the_bits_of_the_cpu) {
   using cpu::Activation;
   for (uint8_t i = 0; i <= uint8_t(Activation::identity); ++i) {
-    const auto kind = Activation(i);
-    check_activation<float>(kind);
-    check_activation<bf16>(kind);
+    for (const size_t n : kCounts) {
+      check_activation<float>(Activation(i), n);
+      check_activation<bf16>(Activation(i), n);
+    }
   }
+}
+
+TUILI_TEST(activations_of_many_elements_have_the_bits_of_the_cpu) {
+  check_activation<float>(cpu::Activation::gelu, kMany + 4);
+  check_activation<bf16>(cpu::Activation::silu, kMany);
+  check_activation<bf16>(cpu::Activation::silu, kMany + 2);
+  check_activation<bf16>(cpu::Activation::relu, kMany, 1);
 }
 
 TUILI_TEST(sums_scales_and_caps_have_the_bits_of_the_cpu) {
@@ -217,6 +228,44 @@ std::vector<T> kept(std::vector<T> pages, const std::vector<float>& x) {
   return pages;
 }
 
+// Rows of x in the pages of slots 0, 1, … ; beside them the pages stay.
+template <typename T>
+std::vector<T> kept_in_order(std::vector<T> pages, const std::vector<float>& x, int64_t n_heads,
+                             int64_t head_dim, int64_t stride) {
+  for (size_t i = 0; i < x.size(); ++i) {
+    const int64_t d = int64_t(i) % head_dim, h = int64_t(i) / head_dim % n_heads,
+                  t = int64_t(i) / head_dim / n_heads;
+    pages[size_t(t / kBlockSize * stride + (h * kBlockSize + t % kBlockSize) * head_dim + d)] =
+        clamped<T>(x[i]);
+  }
+  return pages;
+}
+
+// So many rows that their elements are written by fours, where they lie so.
+template <typename T>
+void check_many_kv_write(int64_t n_heads, int64_t head_dim, int64_t gap) {
+  const int64_t d = n_heads * head_dim, n_tokens = int64_t(kMany) / d + 1, stride = kBlockSize * d + gap;
+  const std::vector<float> k = normals<float>(size_t(n_tokens * d), 1, 1e5),
+                           v = normals<float>(size_t(n_tokens * d), 2);
+  std::vector<int32_t> slots(static_cast<size_t>(n_tokens));
+  std::iota(slots.begin(), slots.end(), 0);
+  const std::vector<T> before = normals<T>(size_t((n_tokens / kBlockSize + 1) * stride), 3);
+  OnDevice<T> k_pages(before), v_pages(before);
+  OnDevice<float> ks(k), vs(v);
+  OnDevice<int32_t> places(slots);
+  const KvPages pages{k_pages.get(), v_pages.get(), type_of<T>(), kBlockSize, n_heads, head_dim, stride};
+  device::check(cuda::kv_write(nullptr, pages, ks.get(), vs.get(), d, places.get(), n_tokens), "kv_write");
+  require_same_bits(k_pages.read(), kept_in_order(before, k, n_heads, head_dim, stride), "k");
+  require_same_bits(v_pages.read(), kept_in_order(before, v, n_heads, head_dim, stride), "v");
+}
+
+TUILI_TEST(kv_write_of_many_rows_rounds_them_into_their_slots) {
+  check_many_kv_write<__half>(3, 40, 8);
+  check_many_kv_write<bf16>(2, 64, 0);
+  check_many_kv_write<__half>(4, 30, 0);
+  check_many_kv_write<float>(1, 128, 2);
+}
+
 template <typename T>
 void check_kv_write() {
   const size_t n_tokens = kSlots.size();
@@ -268,6 +317,40 @@ void check_rope_kv_write(int64_t half, cuda::RopePairs pairs) {
   require_same_bits(qs.read(), q, "q");
   require_same_bits(k_pages.read(), kept(before, k), "k");
   require_same_bits(v_pages.read(), kept(before, v), "v");
+}
+
+// So many rows that they are turned and written by fours, where pairs are halves.
+template <typename T>
+void check_many_rope_kv_write(int64_t half, cuda::RopePairs pairs) {
+  constexpr int64_t kQueries = 3, kKeys = 2, kDim = 24, kD = kKeys * kDim, kLd = kQueries * kDim + 4;
+  const int64_t n_tokens = int64_t(kMany) / (kQueries * half + kKeys * (2 * kDim - half)) + 4;
+  const auto values = [&](int64_t n, uint64_t seed) { return normals<float>(size_t(n_tokens * n), seed); };
+  std::vector<float> q = values(kLd, 1), k = values(kD, 2), v = values(kD, 3);
+  const std::vector<float> cos = values(half, 4), sin = values(half, 5);
+  std::vector<int32_t> slots(static_cast<size_t>(n_tokens));
+  std::iota(slots.begin(), slots.end(), 0);
+  const std::vector<T> before = normals<T>(size_t((n_tokens / kBlockSize + 1) * kBlockSize * kD), 6);
+  OnDevice<float> qs(q), ks(k), vs(v), coss(cos), sins(sin);
+  OnDevice<T> k_pages(before), v_pages(before);
+  OnDevice<int32_t> places(slots);
+  const cuda::RopeArgs turned{qs.get(), kLd, coss.get(), sins.get(), n_tokens, kQueries, kDim, half, pairs};
+  const KvPages pages{k_pages.get(), v_pages.get(), type_of<T>(), kBlockSize, kKeys, kDim, kBlockSize * kD};
+  device::check(cuda::rope_kv_write(nullptr, {turned, ks.get(), vs.get(), kD, pages, places.get()}),
+                "rope_kv_write");
+  const bool interleaved = pairs == cuda::RopePairs::neighbours;
+  const cpu::Range all{0, n_tokens};
+  cpu_kernels().rope(q.data(), kLd, cos.data(), sin.data(), kQueries, kDim, half, interleaved, all);
+  cpu_kernels().rope(k.data(), kD, cos.data(), sin.data(), kKeys, kDim, half, interleaved, all);
+  require_same_bits(qs.read(), q, "q");
+  require_same_bits(k_pages.read(), kept_in_order(before, k, kKeys, kDim, kBlockSize * kD), "k");
+  require_same_bits(v_pages.read(), kept_in_order(before, v, kKeys, kDim, kBlockSize * kD), "v");
+}
+
+TUILI_TEST(rope_kv_write_of_many_rows_is_rope_and_kv_write) {
+  check_many_rope_kv_write<__half>(8, cuda::RopePairs::halves);
+  check_many_rope_kv_write<bf16>(12, cuda::RopePairs::halves);
+  check_many_rope_kv_write<bf16>(12, cuda::RopePairs::neighbours);
+  check_many_rope_kv_write<__half>(6, cuda::RopePairs::halves);
 }
 
 TUILI_TEST(rope_kv_write_is_rope_and_kv_write) {

@@ -42,8 +42,11 @@ struct NormCase {
   std::vector<float> run_in_place(uint64_t seed) const {
     emulation::set_seed(seed);
     OnDevice<float> from(x()), other(z()), gains(gain()), biases(bias());
-    launch(from.output(), from, other, gains, biases);
-    return from.read();
+    OnDevice<bf16> twice(count());
+    launch(from.output(), from, other, gains, biases, gap == 0 ? twice.get() : nullptr);
+    std::vector<float> y = from.read();
+    if (gap == 0) require_same_bits(twice.read(), rounded_all<bf16>(y), "y rounded");
+    return y;
   }
 
   std::vector<float> sum() const {
@@ -65,41 +68,50 @@ struct NormCase {
 
  private:
   void launch(cuda::Output y, OnDevice<float>& from, OnDevice<float>& other, OnDevice<float>& gains,
-              OnDevice<float>& biases) const {
+              OnDevice<float>& biases, bf16* twice = nullptr) const {
     const cuda::NormArgs args{y,           from.get(),   addend == Addend::yes ? other.get() : nullptr,
                               gains.get(), biases.get(), n_rows,
                               n,           inner,        ld(),
-                              kEps};
+                              kEps,        twice};
     device::check(norm == Norm::rms ? cuda::rms_norm(nullptr, args) : cuda::layer_norm(nullptr, args),
                   "norm");
   }
 };
 
-TUILI_TEST(norms_have_the_bits_of_the_cpu) {
+void check_norms(int64_t n_rows, int64_t n) {
   uint64_t seed = 0;
   for (const Norm norm : {Norm::rms, Norm::layer}) {
-    for (const int64_t n : kLengths) {
-      for (const Addend addend : {Addend::no, Addend::yes}) {
-        const NormCase rows{norm, 3, n, addend, 1, 0, size_t(n % 2)};
-        const std::vector<float> want = rows.expected(std::vector<float>(rows.count()));
-        require_same_bits(rows.run<float>(++seed), want, "f32, n ", n);
-        require_same_bits(rows.run<bf16>(++seed), rounded_all<bf16>(want), "bf16, n ", n);
-        require_same_bits(rows.run_in_place(++seed), want, "in place, n ", n);
-      }
+    for (const Addend addend : {Addend::no, Addend::yes}) {
+      const NormCase rows{norm, n_rows, n, addend, 1, 0, size_t(n % 2)};
+      const std::vector<float> want = rows.expected(std::vector<float>(rows.count()));
+      require_same_bits(rows.run<float>(++seed), want, "f32, n ", n);
+      require_same_bits(rows.run<bf16>(++seed), rounded_all<bf16>(want), "bf16, n ", n);
+      require_same_bits(rows.run_in_place(++seed), want, "in place, n ", n);
     }
   }
 }
 
+TUILI_TEST(norms_have_the_bits_of_the_cpu) {
+  for (const int64_t n : kLengths) check_norms(3, n);
+}
+
+TUILI_TEST(norms_of_many_short_rows_have_the_bits_of_the_cpu) {
+  for (const int64_t n : {1, 33, 1024, 1025}) check_norms(531, n);
+  check_norms(528, 2048);
+}
+
 TUILI_TEST(rms_norm_of_heads_leaves_what_lies_between_the_rows) {
-  const NormCase heads{Norm::rms, 5 * 3, 20, Addend::no, 3, 7};
-  require_same_bits(heads.run_in_place(1), heads.expected(heads.x()), "heads");
+  for (const int64_t n_tokens : {5, 200}) {
+    const NormCase heads{Norm::rms, n_tokens * 3, 20, Addend::no, 3, 7};
+    require_same_bits(heads.run_in_place(1), heads.expected(heads.x()), n_tokens, " × 3 heads");
+  }
 }
 
 TUILI_TEST(a_row_of_a_norm_ignores_the_others) {
   for (const Norm norm : {Norm::rms, Norm::layer}) {
-    const NormCase many{norm, 37, 576};
+    const NormCase many{norm, 537, 576};
     const std::vector<float> all = many.run<float>(1), x = many.x();
-    for (int64_t t = 0; t < 37; t += 6) {
+    for (int64_t t = 0; t < 537; t += 67) {
       OnDevice<float> row(std::vector<float>(x.begin() + t * 576, x.begin() + (t + 1) * 576));
       OnDevice<float> gain(many.gain()), bias(many.bias());
       const cuda::NormArgs args{row.output(), row.get(), nullptr, gain.get(), bias.get(), 1,
@@ -145,44 +157,46 @@ TUILI_TEST(l2_normalize_has_the_bits_of_the_cpu) {
   }
 }
 
-TUILI_TEST(mean_rows_has_the_bits_of_the_cpu) {
-  for (const int64_t n_tokens : {1, 5, 31, 32, 33, 100}) {
-    for (const int64_t n : {1, 384, 600}) {
-      const std::vector<float> x = normals<float>(size_t(n_tokens * n), uint64_t(n_tokens + n));
-      std::vector<float> want(static_cast<size_t>(n));
-      cpu_kernels().mean_rows(want.data(), x.data(), n_tokens, n);
-      OnDevice<float> rows(x), y(want.size());
-      emulation::set_seed(uint64_t(n));
-      device::check(cuda::mean_rows(nullptr, y.get(), rows.get(), n_tokens, n), "mean_rows");
-      require_same_bits(y.read(), want, n_tokens, " × ", n);
+TUILI_TEST(pooled_rows_have_the_bits_of_the_cpu) {
+  std::vector<int32_t> n_rows{1, 5, 31, 32, 33, 100};
+  for (const int64_t n : {1, 384, 600}) {
+    if (n == 1) n_rows.resize(600, 2);  // more texts than one launch takes
+    std::vector<float> x, mean, weighted, most;
+    for (const int64_t n_tokens : n_rows) {
+      std::vector<float> rows = normals<float>(size_t(n_tokens * n), uint64_t(n_tokens + n));
+      if (n > 1) rows[size_t((n_tokens - 1) * n)] = NAN;
+      x.insert(x.end(), rows.begin(), rows.end());
+      std::vector<float> pooled(rows.begin(), rows.begin() + n);
+      for (size_t i = size_t(n); i < rows.size(); ++i)
+        pooled[i % size_t(n)] = std::max(rows[i], pooled[i % size_t(n)]);
+      most.insert(most.end(), pooled.begin(), pooled.end());
+      cpu_kernels().mean_rows(pooled.data(), rows.data(), n_tokens, n);
+      mean.insert(mean.end(), pooled.begin(), pooled.end());
+      for (size_t i = 0; i < rows.size(); ++i) rows[i] *= 2 * float(i / size_t(n) + 1) / float(n_tokens + 1);
+      cpu_kernels().mean_rows(pooled.data(), rows.data(), n_tokens, n);
+      weighted.insert(weighted.end(), pooled.begin(), pooled.end());
     }
-  }
-}
-
-TUILI_TEST(weighted_means_and_maxima_have_the_bits_of_the_cpu) {
-  for (const int64_t n_tokens : {1, 33, 100}) {
-    for (const int64_t n : {1, 300}) {
-      std::vector<float> x = normals<float>(size_t(n_tokens * n), uint64_t(n_tokens + n));
-      if (n > 1) x[size_t((n_tokens - 1) * n)] = NAN;
-      std::vector<float> weighted = x, mean(static_cast<size_t>(n)), most(x.begin(), x.begin() + n);
-      for (int64_t t = 0; t < n_tokens; ++t)
-        for (int64_t i = 0; i < n; ++i) {
-          const float element = x[size_t(t * n + i)];
-          weighted[size_t(t * n + i)] *= 2 * float(t + 1) / float(n_tokens + 1);
-          most[size_t(i)] = std::max(element, most[size_t(i)]);
-        }
-      cpu_kernels().mean_rows(mean.data(), weighted.data(), n_tokens, n);
-      OnDevice<float> rows(x), y(mean.size()), z(mean.size());
-      device::check(cuda::weighted_mean_rows(nullptr, y.get(), rows.get(), n_tokens, n),
-                    "weighted_mean_rows");
-      device::check(cuda::max_rows(nullptr, z.get(), rows.get(), n_tokens, n), "max_rows");
+    OnDevice<float> rows(x), y(mean.size());
+    const auto check = [&](const char* op, int status, std::vector<float> want) {
+      device::check(status, op);
       std::vector<float> got = y.read();
-      require(n == 1 || (std::isnan(got[0]) && std::isnan(mean[0])), "a NaN gives ", got[0]);
-      if (n > 1) got[0] = mean[0] = 0;
-      require_same_bits(got, mean, "mean of ", n_tokens, " × ", n);
-      require_same_bits(z.read(), most, "largest of ", n_tokens, " × ", n);
-    }
+      for (size_t i = 0; n > 1 && i < want.size(); i += size_t(n)) {
+        require(std::isnan(got[i]) == std::isnan(want[i]), op, ": a NaN gives ", got[i]);
+        if (std::isnan(want[i])) got[i] = want[i] = 0;
+      }
+      require_same_bits(got, want, op, " of ", n);
+    };
+    emulation::set_seed(uint64_t(n));
+    check("mean", cuda::mean_rows(nullptr, y.get(), rows.get(), n_rows, n), mean);
+    check("weighted", cuda::weighted_mean_rows(nullptr, y.get(), rows.get(), n_rows, n), weighted);
+    check("max", cuda::max_rows(nullptr, y.get(), rows.get(), n_rows, n), most);
+    n_rows.resize(6);
   }
+  OnDevice<float> x(std::vector<float>(4));
+  const std::vector<int32_t> none{1, 0};
+  require_error("invalid argument", error_of([&] {
+                  device::check(cuda::mean_rows(nullptr, x.get(), x.get(), none, 1), "mean");
+                }));
 }
 
 }  // namespace

@@ -15,11 +15,11 @@ namespace {
 int rms_norm(Stream, const NormArgs&) { return absent("rms_norm"); }
 int layer_norm(Stream, const NormArgs&) { return absent("layer_norm"); }
 int l2_normalize(Stream, float*, const float*, int64_t, int64_t) { return absent("l2_normalize"); }
-int mean_rows(Stream, float*, const float*, int64_t, int64_t) { return absent("mean_rows"); }
-int weighted_mean_rows(Stream, float*, const float*, int64_t, int64_t) {
+int mean_rows(Stream, float*, const float*, std::span<const int32_t>, int64_t) { return absent("mean_rows"); }
+int weighted_mean_rows(Stream, float*, const float*, std::span<const int32_t>, int64_t) {
   return absent("weighted_mean_rows");
 }
-int max_rows(Stream, float*, const float*, int64_t, int64_t) { return absent("max_rows"); }
+int max_rows(Stream, float*, const float*, std::span<const int32_t>, int64_t) { return absent("max_rows"); }
 int embed(Stream, float*, const void*, DType, const int32_t*, int64_t, int64_t, float) {
   return absent("embed");
 }

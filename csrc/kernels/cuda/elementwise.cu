@@ -16,6 +16,25 @@ int for_each(Stream stream, const Body& body, int64_t count) {
   return cudaGetLastError();
 }
 
+constexpr int64_t kManyElements = kMultiprocessors * kFoursTile;  // a block each
+
+template <typename T>
+bool is_on_fours(const T* base) {
+  return reinterpret_cast<uintptr_t>(base) % (4 * sizeof(T)) == 0;
+}
+
+// The same by fours, for a body that has them: a block per 2,048 elements. `fits`: every four lie together,
+// where they can be loaded and stored at once.
+template <typename Body>
+int for_each_four(Stream stream, const Body& body, int64_t count, bool fits) {
+  if (!fits || count % 4 != 0 || count < kManyElements || count > INT_MAX)
+    return for_each(stream, body, count);
+  const auto n_blocks = static_cast<unsigned>((count + kFoursTile - 1) / kFoursTile);
+  TUILI_LAUNCH(&for_each_four_kernel<Body>, n_blocks, kElementThreads, 0, stream, body,
+               static_cast<int>(count));
+  return cudaGetLastError();
+}
+
 template <typename T>
 int embed_as(Stream stream, float* y, const void* table, const int32_t* ids, int64_t n_tokens, int64_t d,
              float factor) {
@@ -23,12 +42,18 @@ int embed_as(Stream stream, float* y, const void* table, const int32_t* ids, int
   return for_each(stream, body, n_tokens * d);
 }
 
+template <Activation kKind, typename Out>
+int activate_into(Stream stream, Out* y, const float* gate, const float* up, int64_t count) {
+  const bool fits = is_on_fours(y) && is_on_fours(gate) && is_on_fours(up);
+  return for_each_four(stream, ActivateBody<kKind, Out>{y, gate, up}, count, fits);
+}
+
 template <Activation kKind>
 int activate_as(Stream stream, Output y, const float* gate, const float* up, int64_t count) {
   if (y.dtype == DType::f32)
-    return for_each(stream, ActivateBody<kKind, float>{static_cast<float*>(y.data), gate, up}, count);
+    return activate_into<kKind>(stream, static_cast<float*>(y.data), gate, up, count);
   if (y.dtype == DType::bf16)
-    return for_each(stream, ActivateBody<kKind, bf16>{static_cast<bf16*>(y.data), gate, up}, count);
+    return activate_into<kKind>(stream, static_cast<bf16*>(y.data), gate, up, count);
   return cudaErrorInvalidValue;
 }
 
@@ -48,10 +73,16 @@ KvWriteBody<T> kv_write_body(const KvPages& pages, const float* k, const float* 
 }
 
 template <typename T>
+bool is_on_fours(const KvWriteBody<T>& body) {
+  return is_on_fours(body.k_pages) && is_on_fours(body.v_pages) && is_on_fours(body.k) &&
+         is_on_fours(body.v) && body.ld % 4 == 0 && body.block_stride % 4 == 0 && body.head_dim % 4 == 0;
+}
+
+template <typename T>
 int kv_write_as(Stream stream, const KvPages& pages, const float* k, const float* v, int64_t ld,
                 const int32_t* slots, int64_t n_tokens) {
   const KvWriteBody<T> body = kv_write_body<T>(pages, k, v, ld, slots);
-  return for_each(stream, body, n_tokens * body.d);
+  return for_each_four(stream, body, n_tokens * body.d, is_on_fours(body));
 }
 
 bool is_valid(const RopeArgs& args) {
@@ -80,7 +111,9 @@ int rope_kv_write_as(Stream stream, const RopeKvArgs& args) {
   if (!is_valid(q) || of_token > INT_MAX || q.head_dim != pages.head_dim) return cudaErrorInvalidValue;
   const RopeKvBody<T> body{rope_body(q), kv_write_body<T>(pages, k, v, ld_kv, slots), static_cast<int>(of_q),
                            static_cast<int>(of_head), static_cast<int>(of_token)};
-  return for_each(stream, body, q.n_tokens * of_token);
+  const bool fits = is_on_fours(body.kv) && is_on_fours(q.x) && is_on_fours(q.cos) && is_on_fours(q.sin) &&
+                    q.ld % 4 == 0 && q.half % 4 == 0 && q.pairs == RopePairs::halves;
+  return for_each_four(stream, body, q.n_tokens * of_token, fits);
 }
 
 // A block of 128 threads per four vectors of k and of v; no shared memory.

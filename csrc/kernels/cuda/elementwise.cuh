@@ -1,4 +1,8 @@
 // Elementwise kernels: one body per op, an element per thread, four elements apart by a block's width.
+//
+// v1  an element after another: a load waits for the store before it, which may meet its address. H200: 44 to
+//     51 % of the read stream
+// v2  of many elements the bodies that matter load and store four at once, and everything before they store
 #pragma once
 
 #include "kernels/cpu/kernels.h"
@@ -22,6 +26,50 @@ __global__ void __launch_bounds__(kElementThreads) for_each_kernel(Body body, in
   for (int j = 0; j < kPerThread; ++j) {
     const int64_t i = first + j * kElementThreads;
     if (i < count) body(static_cast<int>(i));
+  }
+}
+
+inline constexpr int kFours = 2;  // of a thread
+inline constexpr int kFoursTile = 4 * kElementThreads * kFours;
+
+struct Four {
+  float of[4];
+};
+
+__device__ __forceinline__ Four load_four(const float* from) {
+  const uint4 bits = *reinterpret_cast<const uint4*>(from);
+  return {
+      {__uint_as_float(bits.x), __uint_as_float(bits.y), __uint_as_float(bits.z), __uint_as_float(bits.w)}};
+}
+
+__device__ __forceinline__ void store_four(float* to, const Four& x) {
+  *reinterpret_cast<uint4*>(to) = uint4{__float_as_uint(x.of[0]), __float_as_uint(x.of[1]),
+                                        __float_as_uint(x.of[2]), __float_as_uint(x.of[3])};
+}
+
+template <typename T>
+__device__ __forceinline__ void store_four(T* to, const Four& x) {
+  alignas(uint2) T rounded[4];
+#pragma unroll
+  for (int j = 0; j < 4; ++j) store(rounded + j, x.of[j]);
+  *reinterpret_cast<uint2*>(to) = *reinterpret_cast<const uint2*>(rounded);
+}
+
+// Calls body.finish(i, body.load(i)) for i = 0, 4, … in [0, count), each for four elements.
+template <typename Body>
+__global__ void __launch_bounds__(kElementThreads) for_each_four_kernel(Body body, int count) {
+  follow_kernels_before();
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kFoursTile + 4 * threadIdx.x;
+  typename Body::Loaded loaded[kFours];
+#pragma unroll
+  for (int j = 0; j < kFours; ++j) {
+    const int64_t i = first + j * 4 * kElementThreads;
+    if (i < count) loaded[j] = body.load(static_cast<int>(i));
+  }
+#pragma unroll
+  for (int j = 0; j < kFours; ++j) {
+    const int64_t i = first + j * 4 * kElementThreads;
+    if (i < count) body.finish(static_cast<int>(i), loaded[j]);
   }
 }
 
@@ -159,8 +207,23 @@ struct ActivateBody {
   const float* gate;
   const float* up;
   __device__ __forceinline__ void operator()(int i) const {
-    const float value = activated<kKind>(gate[i]);
-    store(y + i, up == nullptr ? value : __fmul_rn(value, up[i]));
+    store(y + i, of(gate[i], up == nullptr ? 0.0f : up[i]));
+  }
+  __device__ __forceinline__ float of(float from, float factor) const {
+    const float value = activated<kKind>(from);
+    return up == nullptr ? value : __fmul_rn(value, factor);
+  }
+
+  struct Loaded {
+    Four gate, up;
+  };
+  __device__ __forceinline__ Loaded load(int i) const {
+    return {load_four(gate + i), up == nullptr ? Four{} : load_four(up + i)};
+  }
+  __device__ __forceinline__ void finish(int i, Loaded x) const {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) x.gate.of[j] = of(x.gate.of[j], x.up.of[j]);
+    store_four(y + i, x.gate);
   }
 };
 
@@ -183,8 +246,27 @@ struct RopeBody {
   // A token's pair that begins at `a`, turned.
   __device__ __forceinline__ float2 turn(const float* a, int token, int pair) const {
     const int64_t angle = static_cast<int64_t>(token) * half + pair;
-    const float c = cos[angle], s = sin[angle], at = *a, bt = a[pair_distance];
-    return {__fmaf_rn(at, c, -__fmul_rn(bt, s)), __fmaf_rn(bt, c, __fmul_rn(at, s))};
+    return turned(*a, a[pair_distance], cos[angle], sin[angle]);
+  }
+  __device__ __forceinline__ static float2 turned(float a, float b, float c, float s) {
+    return {__fmaf_rn(a, c, -__fmul_rn(b, s)), __fmaf_rn(b, c, __fmul_rn(a, s))};
+  }
+
+  // Four pairs of halves that follow one another.
+  struct Pairs {
+    Four a, b, cos, sin;
+    __device__ __forceinline__ void turn() {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const float2 both = turned(a.of[j], b.of[j], cos.of[j], sin.of[j]);
+        a.of[j] = both.x;
+        b.of[j] = both.y;
+      }
+    }
+  };
+  __device__ __forceinline__ Pairs load_pairs(const float* a, int token, int pair) const {
+    const int64_t angle = static_cast<int64_t>(token) * half + pair;
+    return {load_four(a), load_four(a + half), load_four(cos + angle), load_four(sin + angle)};
   }
 };
 
@@ -217,6 +299,24 @@ struct KvWriteBody {
            (static_cast<int64_t>(head) * block_size + slot % block_size) * head_dim;
   }
   __device__ __forceinline__ void put(T* to, float x) const { store(to, within_range(x, to)); }
+
+  struct Loaded {
+    Four k, v;
+  };
+  __device__ __forceinline__ Loaded load(int i) const {
+    const int64_t from = i / d * ld + i % d;
+    return {load_four(k + from), load_four(v + from)};
+  }
+  __device__ __forceinline__ void finish(int i, const Loaded& x) const {
+    const int64_t to = place(i / d, i % d / head_dim) + i % d % head_dim;
+    put_four(k_pages + to, x.k);
+    put_four(v_pages + to, x.v);
+  }
+  __device__ __forceinline__ void put_four(T* to, Four x) const {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) x.of[j] = within_range(x.of[j], to);
+    store_four(to, x);
+  }
 };
 
 // Of each token the pairs of q, then per kv head the pairs of k, what of k is not turned, and v.
@@ -238,6 +338,37 @@ struct RopeKvBody {
     const float2 turned = q.turn(kv.k + from + d, token, element);
     kv.put(kv.k_pages + to + d, turned.x);
     kv.put(kv.k_pages + to + d + q.pair_distance, turned.y);
+  }
+
+  using Loaded = RopeBody::Pairs;  // of what does not turn `a` alone
+  __device__ __forceinline__ float* of_pair(int token, int at) const {
+    return q.x + token * q.ld + at / q.half * q.head_dim + at % q.half;
+  }
+  __device__ __forceinline__ Loaded load(int i) const {
+    const int token = i / of_token, at = i % of_token;
+    if (at < of_q) return q.load_pairs(of_pair(token, at), token, at % q.half);
+    const int head = (at - of_q) / of_head, element = (at - of_q) % of_head, n_plain = kv.head_dim - q.half;
+    const int64_t from = token * kv.ld + head * kv.head_dim;
+    if (element < q.half) return q.load_pairs(kv.k + from + element, token, element);
+    return {load_four(element < n_plain ? kv.k + from + element + q.half : kv.v + from + element - n_plain),
+            {},
+            {},
+            {}};
+  }
+  __device__ __forceinline__ void finish(int i, Loaded x) const {
+    const int token = i / of_token, at = i % of_token;
+    if (at < of_q) {
+      x.turn();
+      store_four(of_pair(token, at), x.a);
+      return store_four(of_pair(token, at) + q.half, x.b);
+    }
+    const int head = (at - of_q) / of_head, element = (at - of_q) % of_head, n_plain = kv.head_dim - q.half;
+    const int64_t to = kv.place(token, head);
+    if (element >= n_plain) return kv.put_four(kv.v_pages + to + element - n_plain, x.a);
+    if (element >= q.half) return kv.put_four(kv.k_pages + to + element + q.half, x.a);
+    x.turn();
+    kv.put_four(kv.k_pages + to + element, x.a);
+    kv.put_four(kv.k_pages + to + element + q.half, x.b);
   }
 };
 

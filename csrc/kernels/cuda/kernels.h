@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "base/device.h"
 #include "base/dtype.h"
@@ -41,7 +42,7 @@ struct Output {
 struct NormArgs {
   Output y;             // may be x when f32; rows lie as those of x
   float* x;             // f32 [n_rows, n]
-  const float* addend;  // f32 [n_rows, n] or null: x += addend first, and x keeps the sum
+  const float* addend;  // f32 [n_rows, n] or null: x += addend first, and x keeps the sum, or y
   const float* gain;    // f32 [n]
   const float* bias;    // f32 [n], of layer_norm; null is 0
   int64_t n_rows;
@@ -49,6 +50,7 @@ struct NormArgs {
   int64_t inner;
   int64_t ld;
   float eps;
+  bf16* rounded = nullptr;  // y of f32 once more, for what a GEMM reads, or null; rows lie as those of x
 };
 
 // rms_norm:    y = x · (1 / sqrt(mean(x²) + eps)) · gain
@@ -60,13 +62,13 @@ int layer_norm(Stream stream, const NormArgs& args);
 // y = x / max(sqrt(canonical sum of squares), 1e-12), per row of x f32 [n_rows, n]; y may be x. CPU's bits.
 int l2_normalize(Stream stream, float* y, const float* x, int64_t n_rows, int64_t n);
 
-// y[0, :] = (Σ_t x[t, :]) · (1 / n_tokens), per column a canonical sum over t. x f32 [n_tokens, n]. CPU's
-// bits.
-int mean_rows(Stream stream, float* y, const float* x, int64_t n_tokens, int64_t n);
-
-// The same of x[t, :] · (2 (t + 1) / (n_tokens + 1)), and the largest of each column. CPU's bits.
-int weighted_mean_rows(Stream stream, float* y, const float* x, int64_t n_tokens, int64_t n);
-int max_rows(Stream stream, float* y, const float* x, int64_t n_tokens, int64_t n);
+// Of the rows x[t, :] of each text i, of which there are n_rows[i] > 0, one text after another (a list in the
+// host's memory):
+//   y[i, :] = (Σ_t x[t, :]) · (1 / n_rows[i]), per column a canonical sum over t      y f32 [n_texts, n]
+// the same of x[t, :] · (2 (t + 1) / (n_rows[i] + 1)), and the largest of each column. CPU's bits.
+int mean_rows(Stream stream, float* y, const float* x, std::span<const int32_t> n_rows, int64_t n);
+int weighted_mean_rows(Stream stream, float* y, const float* x, std::span<const int32_t> n_rows, int64_t n);
+int max_rows(Stream stream, float* y, const float* x, std::span<const int32_t> n_rows, int64_t n);
 
 // ---- elements; counts are below 2^31
 

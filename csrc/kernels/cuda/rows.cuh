@@ -6,6 +6,8 @@
 //     4,096 rows with a residual 2.5 TB/s of 4.8
 // v3  a thread's loads go out together. H200: 6.0 µs, 3.3 TB/s
 // v4  gains are asked for first; one warp sums, so that the others leave shared memory alone
+// v5  of many short rows each is a warp's, in registers: of 768 elements a block's threads had three each and
+//     waited at two barriers (H200, 8,190 rows: 49 µs, a fourth of what its memory allows)
 #pragma once
 
 #include "kernels/cuda/convert.cuh"
@@ -24,18 +26,36 @@ struct RowStorage {
   float sums[2];
 };
 
-template <typename Out>
 struct NormRows {
-  Out* y;
+  float* y;                // or null
+  __nv_bfloat16* rounded;  // or null
   float* x;
   const float* addend;
   const float* gain;
   const float* bias;
+  int n_rows;
   int n;
   int inner;
   int64_t ld;
   float eps;
+
+  __device__ __forceinline__ int64_t offset(int r) const {
+    return r / inner * ld + static_cast<int64_t>(r % inner) * n;
+  }
+  __device__ __forceinline__ void store(int64_t i, float value) const {
+    if (y != nullptr) y[i] = value;
+    if (rounded != nullptr) rounded[i] = __float2bfloat16_rn(value);
+  }
 };
+
+// The last steps of a canonical sum, whose lane the thread has: the sum in every lane of the warp.
+__device__ __forceinline__ float sum_of_lanes(float sum) {
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) {
+    sum = __fadd_rn(sum, __shfl_xor_sync(0xffffffffu, sum, distance));
+  }
+  return sum;
+}
 
 // The canonical sum of step(0, i) … over i in [0, n), in every lane of the warp.
 template <typename Step>
@@ -43,11 +63,7 @@ __device__ __forceinline__ float canonical_sum(int n, const Step& step) {
   float sum = 0.0f;
 #pragma unroll 8
   for (int i = threadIdx.x % 32; i < n; i += 32) sum = step(sum, i);
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    sum = __fadd_rn(sum, __shfl_xor_sync(0xffffffffu, sum, distance));
-  }
-  return sum;
+  return sum_of_lanes(sum);
 }
 
 // Elements tid, tid + 256, … of n: all on their way at once.
@@ -106,16 +122,16 @@ struct StagedRow {
     return shared.sums[place];
   }
 
-  // y[i] = value(element i, j) for the thread's elements: the j-th of those held, or kHeld.
-  template <typename Out, typename Value>
-  __device__ __forceinline__ void write(Out* y, const Value& value) const {
+  // Calls visit(element, i, j) for the thread's elements i: the j-th of those held, or kHeld.
+  template <typename Visit>
+  __device__ __forceinline__ void for_each(const Visit& visit) const {
 #pragma unroll
     for (int j = 0; j < kHeld; ++j) {
       const int i = threadIdx.x + j * kRowThreads;
       if (i >= n) return;
-      store(y + i, value(shared.row[i], i, j));
+      visit(shared.row[i], i, j);
     }
-    for (int i = threadIdx.x + kStaged; i < n; i += kRowThreads) store(y + i, value(row[i], i, kHeld));
+    for (int i = threadIdx.x + kStaged; i < n; i += kRowThreads) visit(row[i], i, kHeld);
   }
 };
 
@@ -123,49 +139,111 @@ __device__ __forceinline__ float inverse_root(float mean, float eps) {
   return __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, eps)));
 }
 
-template <typename Out>
-__device__ __forceinline__ int64_t row_offset(const NormRows<Out>& rows) {
-  const int r = blockIdx.x;
-  return r / rows.inner * rows.ld + static_cast<int64_t>(r % rows.inner) * rows.n;
-}
+// A norm's numbers of a row, from its sums, and what they make of an element.
+struct RmsNorm {
+  float inverse;
+  template <typename Row>
+  __device__ __forceinline__ RmsNorm(const Row& x, int n, float eps) {
+    const float squares = x.sum(0, [](float sum, float element) { return __fmaf_rn(element, element, sum); });
+    inverse = inverse_root(__fdiv_rn(squares, static_cast<float>(n)), eps);
+  }
+  __device__ __forceinline__ float of(float element, float gain, float) const {
+    return __fmul_rn(__fmul_rn(element, inverse), gain);
+  }
+};
+
+struct LayerNorm {
+  float mean, inverse;
+  template <typename Row>
+  __device__ __forceinline__ LayerNorm(const Row& x, int n, float eps) {
+    const float sum = x.sum(0, [](float before, float element) { return __fadd_rn(before, element); });
+    mean = __fdiv_rn(sum, static_cast<float>(n));
+    const float squares = x.sum(1, [this](float before, float element) {
+      const float d = __fsub_rn(element, mean);
+      return __fmaf_rn(d, d, before);
+    });
+    inverse = inverse_root(__fdiv_rn(squares, static_cast<float>(n)), eps);
+  }
+  __device__ __forceinline__ float of(float element, float gain, float bias) const {
+    return __fmaf_rn(__fmul_rn(__fsub_rn(element, mean), inverse), gain, bias);
+  }
+};
 
 // Block r computes row r.
-template <typename Out>
-__global__ void __launch_bounds__(kRowThreads) rms_norm_kernel(NormRows<Out> rows) {
+template <typename Norm>
+__global__ void __launch_bounds__(kRowThreads, 3) norm_kernel(NormRows rows) {
   ptx::let_next_kernel_start();
-  const int64_t offset = row_offset(rows);
-  const HeldElements gains(rows.gain, rows.n);
-  ptx::wait_for_kernels_before();
-  const float* addend = rows.addend == nullptr ? nullptr : rows.addend + offset;
-  const StagedRow x(shared_storage<RowStorage>(), rows.x + offset, addend, rows.n);
-  const float squares = x.sum(0, [](float sum, float element) { return __fmaf_rn(element, element, sum); });
-  const float inverse = inverse_root(__fdiv_rn(squares, static_cast<float>(rows.n)), rows.eps);
-  x.write(rows.y + offset, [&](float element, int i, int j) {
-    return __fmul_rn(__fmul_rn(element, inverse), j < kHeld ? gains.of[j] : rows.gain[i]);
-  });
-}
-
-template <typename Out>
-__global__ void __launch_bounds__(kRowThreads) layer_norm_kernel(NormRows<Out> rows) {
-  ptx::let_next_kernel_start();
-  const int64_t offset = row_offset(rows);
+  const int64_t offset = rows.offset(blockIdx.x);
   const HeldElements gains(rows.gain, rows.n), biases(rows.bias, rows.n);
   ptx::wait_for_kernels_before();
   const float* addend = rows.addend == nullptr ? nullptr : rows.addend + offset;
   const StagedRow x(shared_storage<RowStorage>(), rows.x + offset, addend, rows.n);
-  const float n = static_cast<float>(rows.n);
-  const float mean = __fdiv_rn(x.sum(0, [](float sum, float element) { return __fadd_rn(sum, element); }), n);
-  const float squares = x.sum(1, [&](float sum, float element) {
-    const float d = __fsub_rn(element, mean);
-    return __fmaf_rn(d, d, sum);
-  });
-  const float inverse = inverse_root(__fdiv_rn(squares, n), rows.eps);
-  x.write(rows.y + offset, [&](float element, int i, int j) {
-    const float normed = __fmul_rn(__fsub_rn(element, mean), inverse);
+  const Norm norm(x, rows.n, rows.eps);
+  x.for_each([&](float element, int i, int j) {
     const bool held = j < kHeld;
     const float bias = held ? biases.of[j] : rows.bias == nullptr ? 0.0f : rows.bias[i];
-    return __fmaf_rn(normed, held ? gains.of[j] : rows.gain[i], bias);
+    rows.store(offset + i, norm.of(element, held ? gains.of[j] : rows.gain[i], bias));
   });
+}
+
+inline constexpr int kNarrowWarps = 4;  // rows of a block
+inline constexpr int kAtOnce = 8;       // a lane's gains and biases on their way
+
+// A row in the registers of a warp: a lane has elements lane, lane + 32, …, as in a canonical sum.
+template <int kPerLane>
+struct WarpRow {
+  float of[kPerLane];
+  int n;
+
+  __device__ __forceinline__ WarpRow(const float* from, int n_) : n(n_) {
+#pragma unroll
+    for (int j = 0; j < kPerLane; ++j) of[j] = at(j) < n ? from[at(j)] : 0.0f;
+  }
+  __device__ __forceinline__ static int at(int j) { return threadIdx.x % 32 + 32 * j; }
+
+  template <typename Step>
+  __device__ __forceinline__ float sum(int, const Step& step) const {
+    float sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < kPerLane; ++j) {
+      if (at(j) < n) sum = step(sum, of[j]);
+    }
+    return sum_of_lanes(sum);
+  }
+};
+
+// Warp r of all computes row r, of at most 32 · kPerLane elements.
+template <typename Norm, int kPerLane>
+__global__ void __launch_bounds__(32 * kNarrowWarps) narrow_norm_kernel(NormRows rows) {
+  follow_kernels_before();
+  const int r = blockIdx.x * kNarrowWarps + threadIdx.x / 32, n = rows.n;
+  if (r >= rows.n_rows) return;
+  const int64_t offset = rows.offset(r);
+  WarpRow<kPerLane> x(rows.x + offset, n);
+  if (rows.addend != nullptr) {
+    const WarpRow<kPerLane> addend(rows.addend + offset, n);
+#pragma unroll
+    for (int j = 0; j < kPerLane; ++j) {
+      x.of[j] = __fadd_rn(x.of[j], addend.of[j]);
+      if (x.at(j) < n && rows.y != rows.x) rows.x[offset + x.at(j)] = x.of[j];
+    }
+  }
+  const Norm norm(x, n, rows.eps);
+#pragma unroll
+  for (int first = 0; first < kPerLane; first += kAtOnce) {
+    float gains[kAtOnce], biases[kAtOnce];
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      const int i = x.at(first + j);
+      gains[j] = i < n ? rows.gain[i] : 0.0f;
+      biases[j] = i < n && rows.bias != nullptr ? rows.bias[i] : 0.0f;
+    }
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      const int i = x.at(first + j);
+      if (i < n) rows.store(offset + i, norm.of(x.of[first + j], gains[j], biases[j]));
+    }
+  }
 }
 
 __global__ void __launch_bounds__(kRowThreads) l2_normalize_kernel(float* y, const float* x, int n) {
@@ -183,20 +261,19 @@ __global__ void __launch_bounds__(kRowThreads) l2_normalize_kernel(float* y, con
   }
   const float norm = __fsqrt_rn(squares);
   const float divisor = norm > 1e-12f || norm != norm ? norm : 1e-12f;
-  row.write(y + offset,
-            [&](float element, int, int) { return __fdiv_rn(__fmul_rn(element, scale), divisor); });
+  row.for_each(
+      [&](float element, int i, int) { y[offset + i] = __fdiv_rn(__fmul_rn(element, scale), divisor); });
 }
 
 // The canonical sum over t of weighted(x[t, column], t), divided by n_tokens: lane j of it is a register.
 template <typename Weighted>
-__device__ __forceinline__ float column_mean(const float* x, int n_tokens, int n, int column,
-                                             const Weighted& weighted) {
+__device__ __forceinline__ float column_mean(const float* x, int n_tokens, int n, const Weighted& weighted) {
   float lanes[32] = {};
   for (int t = 0; t < n_tokens; t += 32) {
 #pragma unroll
     for (int j = 0; j < 32; ++j) {
       if (t + j < n_tokens)
-        lanes[j] = __fadd_rn(lanes[j], weighted(x[static_cast<int64_t>(t + j) * n + column], t + j));
+        lanes[j] = __fadd_rn(lanes[j], weighted(x[static_cast<int64_t>(t + j) * n], t + j));
     }
   }
 #pragma unroll
@@ -209,37 +286,52 @@ __device__ __forceinline__ float column_mean(const float* x, int n_tokens, int n
   return __fmul_rn(lanes[0], __fdiv_rn(1.0f, static_cast<float>(n_tokens)));
 }
 
-// A thread per column in each of these.
-__global__ void __launch_bounds__(kRowThreads)
-    mean_rows_kernel(float* y, const float* x, int n_tokens, int n) {
-  follow_kernels_before();
-  const int column = blockIdx.x * kRowThreads + threadIdx.x;
-  if (column >= n) return;
-  y[column] = column_mean(x, n_tokens, n, column, [](float element, int) { return element; });
-}
-
-__global__ void __launch_bounds__(kRowThreads)
-    weighted_mean_rows_kernel(float* y, const float* x, int n_tokens, int n) {
-  follow_kernels_before();
-  const int column = blockIdx.x * kRowThreads + threadIdx.x;
-  if (column >= n) return;
-  const float all = static_cast<float>(n_tokens + 1);
-  y[column] = column_mean(x, n_tokens, n, column, [&](float element, int t) {
-    return __fmul_rn(element, __fdiv_rn(2.0f * static_cast<float>(t + 1), all));
-  });
-}
-
-__global__ void __launch_bounds__(kRowThreads)
-    max_rows_kernel(float* y, const float* x, int n_tokens, int n) {
-  follow_kernels_before();
-  const int column = blockIdx.x * kRowThreads + threadIdx.x;
-  if (column >= n) return;
-  float best = x[column];
-  for (int t = 1; t < n_tokens; ++t) {
-    const float element = x[static_cast<int64_t>(t) * n + column];
-    best = element < best ? best : element;
+// What becomes of a column x[0], x[n], … of a text's rows.
+struct Mean {
+  __device__ __forceinline__ static float of(const float* x, int n_tokens, int n) {
+    return column_mean(x, n_tokens, n, [](float element, int) { return element; });
   }
-  y[column] = best;
+};
+
+struct WeightedMean {
+  __device__ __forceinline__ static float of(const float* x, int n_tokens, int n) {
+    const float all = static_cast<float>(n_tokens + 1);
+    return column_mean(x, n_tokens, n, [&](float element, int t) {
+      return __fmul_rn(element, __fdiv_rn(2.0f * static_cast<float>(t + 1), all));
+    });
+  }
+};
+
+struct Largest {
+  __device__ __forceinline__ static float of(const float* x, int n_tokens, int n) {
+    float best = *x;
+    for (int t = 1; t < n_tokens; ++t) {
+      const float element = x[static_cast<int64_t>(t) * n];
+      best = element < best ? best : element;
+    }
+    return best;
+  }
+};
+
+inline constexpr int kTextsAtOnce = 512;  // a launch's parameters are at most 4 KiB
+
+struct PooledTexts {
+  float* y;
+  const float* x;
+  int n;
+  int first_row[kTextsAtOnce + 1];  // of each text, and behind the last one
+};
+
+// Block (i, j) computes 256 columns of text j, a thread each.
+template <typename Pooled>
+__global__ void __launch_bounds__(kRowThreads) pool_kernel(PooledTexts texts) {
+  follow_kernels_before();
+  const int column = blockIdx.x * kRowThreads + threadIdx.x, n = texts.n;
+  if (column >= n) return;
+  const int64_t first = texts.first_row[blockIdx.y];
+  const int n_tokens = texts.first_row[blockIdx.y + 1] - static_cast<int>(first);
+  texts.y[static_cast<int64_t>(blockIdx.y) * n + column] =
+      Pooled::of(texts.x + first * n + column, n_tokens, n);
 }
 
 }  // namespace tuili::cuda
