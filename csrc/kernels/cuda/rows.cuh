@@ -10,6 +10,7 @@
 
 #include "kernels/cuda/convert.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/math.cuh"
 #include "kernels/cuda/ptx.cuh"
 
 namespace tuili::cuda {
@@ -43,11 +44,7 @@ __device__ __forceinline__ float canonical_sum(int n, const Step& step) {
   float sum = 0.0f;
 #pragma unroll 8
   for (int i = threadIdx.x % 32; i < n; i += 32) sum = step(sum, i);
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    sum = __fadd_rn(sum, __shfl_xor_sync(0xffffffffu, sum, distance));
-  }
-  return sum;
+  return sum_of_lanes(sum);
 }
 
 // Elements tid, tid + 256, … of n: all on their way at once.
