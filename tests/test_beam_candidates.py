@@ -12,31 +12,41 @@ from tiny_core import build, built, tiny
 from tiny_models import Weight
 from tuili import _core, errors
 
-BLOCK_SIZE, N_COPIES = 16, 64
+BLOCK_SIZE = 16
 PROMPT = np.arange(5, 25, dtype=np.int32)
 DEVICES = ["cpu", *(["cuda"] if _core.build_info()["cuda"] != "none" else [])]
 
 
-@pytest.fixture(scope="module")
-def model():
-    """A large vocabulary of equal tokens, and of some that differ by a rounding."""
+@pytest.fixture(
+    scope="module", params=[(device, n) for device in DEVICES for n in (64, 8)[: len(DEVICES)]], ids=str
+)
+def model(request):
+    """A large vocabulary of equal tokens, and of some that differ by a rounding.
+
+    Of 64 alike a device says that they are too many for its list; of 8 the list is as good as the logits.
+    """
+    device, n_copies = request.param
     small = tiny("llama")
     weights = dict(small.weights)
     for name in ("token_embedding", "head"):
         weight = weights[name]
-        rows = np.tile(weight.rows, (N_COPIES, 1))
+        rows = np.tile(weight.rows, (n_copies, 1))
         if name == "head":
             values = rows.view(np.float32)
             values[::7] *= np.float32(1 + 2**-22)
             values[::11] *= np.float32(1 - 2**-22)
         weights[name] = dataclasses.replace(weight, shape=(len(rows), weight.shape[1]), rows=rows)
     spec = small.spec | {"n_vocab": len(rows)}
-    return build(dataclasses.replace(small, spec=spec, weights=weights))
+    model = build(dataclasses.replace(small, spec=spec, weights=weights))
+    return model if device == "cpu" else model.upload()
 
 
 def stepped(model, *, deferred, **params):
     """A beam's sequence after the step over its prompt."""
-    cache, pool = _core.KvCache(model.spec, 2, BLOCK_SIZE), _core.BlockPool(2, BLOCK_SIZE)
+    cache, pool = (
+        _core.KvCache(model.spec, 2, BLOCK_SIZE, device=model.device),
+        _core.BlockPool(2, BLOCK_SIZE),
+    )
     runner = _core.Runner(model, cache, max_batch_tokens=64, num_threads=1)
     sequence = _core.Sequence(PROMPT, _core.SamplingParams(**params), deferred=deferred)
     assert pool.grow(sequence, len(PROMPT))
