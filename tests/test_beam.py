@@ -504,6 +504,7 @@ def test_a_processor_that_returns_what_it_got_changes_no_bit_of_a_search(device)
     plain, same = (handle.result(timeout=0).outputs for handle in handles)
     assert plain == same and len({tuple(token_ids) for token_ids, _ in seen}) > 9
     assert all(best <= 0 for _, best in seen)
+    assert (engine._runner.n_listed() > 9) == (device == "cuda")
 
 
 def test_certainty_is_no_log_probability():

@@ -213,6 +213,7 @@ bool Choices::rank_on_device(std::span<const Row> rows) {
   });
   for (int64_t i = 0; i < n_rows; ++i)
     if (rows[i].sample < 0 || drawn_[rows[i].sample] == ops::kUndecided) left_.push_back(i);
+  n_listed_ += n_rows - std::ssize(left_);
   return true;
 }
 

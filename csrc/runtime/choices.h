@@ -40,6 +40,8 @@ class Choices {
 
   // Tokens chosen so far without computing all logits: see ops::HeadScreen.
   int64_t n_screened() const { return n_screened_; }
+  // Beams ranked so far from what a device listed of their logits.
+  int64_t n_listed() const { return n_listed_; }
 
  private:
   struct Row {
@@ -73,7 +75,7 @@ class Choices {
   Vector<int32_t> drawn_;  // per row that samples; kept as far as the guesses before it were right
   Vector<TokenLogprobs> logprobs_;
   int64_t n_kept_ = 0;  // of drawn_, kept or not
-  int64_t n_screened_ = 0;
+  int64_t n_screened_ = 0, n_listed_ = 0;
 };
 
 }  // namespace tuili

@@ -15,7 +15,8 @@ namespace tuili {
 using ops::kNotANumber;
 using ops::kNothingAllowed;
 using ops::kUndecided;
-inline constexpr int32_t kDeferred = -3;  // the caller chooses: see Runner::sample, Candidates
+inline constexpr int32_t kDeferred = -4;  // the caller chooses: see Runner::sample, Candidates
+static_assert(kDeferred != kUndecided && kDeferred != kNotANumber && kDeferred != kNothingAllowed);
 
 // Throws token_id unless every id that the parameters name is in [0, n_vocab), and invalid_parameter unless
 // some token may always be drawn: temperature finite and >= 0, top_p and typical_p in (0, 1], min_p in [0,
