@@ -31,7 +31,7 @@ __device__ __forceinline__ float sum_of_weights(BestStorage& shared, const float
       if (i < n) shared.weights[i] = exponential(__fsub_rn(row[first + i], max));
     __syncthreads();
     if (threadIdx.x >= 32) continue;
-#pragma unroll 8
+#pragma unroll 4
     for (int i = threadIdx.x; i < n; i += 32) sum = __fadd_rn(sum, shared.weights[i]);
   }
   return threadIdx.x < 32 ? sum_of_lanes(sum) : 0.0f;
@@ -51,8 +51,24 @@ __device__ __forceinline__ uint32_t bound_of_best(LikeliestStorage& shared, uint
   return below <= kLowestKey ? kLowestKey + 1 : below;
 }
 
+// Lists a row's logits that reach the bound.
+__device__ __forceinline__ void list_best(LikeliestStorage& shared, BestLogits& of_row, BestLogit* listed,
+                                          const float* row, int n_vocab, uint32_t bound, int capacity) {
+  const int n = list_from(shared, row, n_vocab, bound);
+  if (threadIdx.x == 0) {
+    of_row.bound = value_of(bound);
+    of_row.count = n;
+  }
+  if (n > capacity) return;
+  __syncthreads();
+  for (int i = threadIdx.x; i < n; i += kLogitThreads) {
+    const auto id = static_cast<int>(static_cast<uint32_t>(shared.ranks[i]));
+    listed[i] = {id, row[id]};
+  }
+}
+
 // Block r: what is best in row r.
-__global__ void __launch_bounds__(kLogitThreads)
+__global__ void __launch_bounds__(kLogitThreads, 2)
     best_logits_kernel(BestLogits* rows, BestLogit* listed, const float* logits, int n_vocab, int n_best,
                        int capacity) {
   follow_kernels_before();
@@ -66,16 +82,13 @@ __global__ void __launch_bounds__(kLogitThreads)
     return;
   }
   const float max = row[best.id];
-  const float sum = sum_of_weights(shared, row, n_vocab, max);
   const uint32_t bound = bound_of_best(shared.list, own.key, max, n_best);
-  const int n = list_from(shared.list, row, n_vocab, bound);
-  if (threadIdx.x == 0) rows[blockIdx.x] = {max, sum, value_of(bound), n};
-  if (n > capacity) return;
-  __syncthreads();
-  for (int i = threadIdx.x; i < n; i += kLogitThreads) {
-    const auto id = static_cast<int>(static_cast<uint32_t>(shared.list.ranks[i]));
-    listed[static_cast<int64_t>(blockIdx.x) * capacity + i] = {id, row[id]};
-  }
+  list_best(shared.list, rows[blockIdx.x], listed + static_cast<int64_t>(blockIdx.x) * capacity, row, n_vocab,
+            bound, capacity);
+  const float sum = sum_of_weights(shared, row, n_vocab, max);
+  if (threadIdx.x != 0) return;
+  rows[blockIdx.x].max = max;
+  rows[blockIdx.x].sum = sum;
 }
 
 }  // namespace tuili::cuda
