@@ -42,7 +42,7 @@ def model(request):
 
 
 def stepped(model, *, deferred, **params):
-    """A beam's sequence after the step over its prompt, and whether a device listed what it is ranked from."""
+    """A beam's sequence after the step over its prompt; whether a device listed what it is ranked from."""
     cache, pool = (
         _core.KvCache(model.spec, 2, BLOCK_SIZE, device=model.device),
         _core.BlockPool(2, BLOCK_SIZE),
