@@ -13,7 +13,7 @@ import pytest
 
 from tiny_engine import POISON, codes, drain, is_idle, make_engine, sampling
 from tiny_models import N_VOCAB
-from tuili import errors
+from tuili import _core, errors
 from tuili.generation import processors
 
 
