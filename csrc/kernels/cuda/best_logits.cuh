@@ -68,7 +68,7 @@ __device__ __forceinline__ void list_best(LikeliestStorage& shared, BestLogits& 
 }
 
 // Block r: what is best in row r.
-__global__ void __launch_bounds__(kLogitThreads, 2)
+__global__ void __launch_bounds__(kLogitThreads)
     best_logits_kernel(BestLogits* rows, BestLogit* listed, const float* logits, int n_vocab, int n_best,
                        int capacity) {
   follow_kernels_before();
