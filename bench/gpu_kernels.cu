@@ -487,6 +487,23 @@ Case choice(Choice kind, int64_t n_rows, int64_t n_vocab) {
   return {join(kNames[static_cast<int>(kind)], n_rows, " × ", n_vocab), 4.0 * n_rows * n_vocab, 0, make};
 }
 
+// Of a beam search of 4: capacity as runtime/choices.cc has it.
+Case best_logits(int64_t n_rows, int64_t n_vocab) {
+  const auto make = [=] {
+    constexpr int64_t kBest = 17, kCapacity = 45;
+    const int64_t copies = std::clamp<int64_t>(kRotation / (n_rows * n_vocab * 4), 1, kLaunches);
+    const auto logits = buffer(n_rows * n_vocab * 4 * copies, Fill::floats),
+               best = buffer(n_rows * (16 + 8 * kCapacity), Fill::codes);
+    return [=](cudaStream_t stream, int turn) {
+      auto* const rows = best->get<cuda::BestLogits>();
+      check(cuda::best_logits(stream, rows, reinterpret_cast<cuda::BestLogit*>(rows + n_rows),
+                              logits->get<float>(turn % copies * n_rows * n_vocab * 4), n_rows, n_vocab,
+                              kBest, kCapacity));
+    };
+  };
+  return {join("best logits ", n_rows, " × ", n_vocab), 4.0 * n_rows * n_vocab, 0, make};
+}
+
 std::vector<Case> all_cases() {
   std::vector<Case> cases;
   for (const int64_t m : {1, 16, 64, 512, 4096}) cases.push_back(dense_gemm(m, 4096, 4096));
@@ -526,6 +543,8 @@ std::vector<Case> all_cases() {
   for (const int32_t n_texts : {1, 65}) cases.push_back(pooling(n_texts, 126, 768));
   for (const Choice kind : {Choice::greedy, Choice::draw, Choice::draw_likeliest})
     for (const int64_t n_rows : {1, 16}) cases.push_back(choice(kind, n_rows, 131072));
+  for (const int64_t n_rows : {4, 32, 512}) cases.push_back(best_logits(n_rows, 32000));
+  cases.push_back(best_logits(16, 262144));
   return cases;
 }
 

@@ -17,6 +17,7 @@ import tuili
 from beam_goldens import asked, check
 from tiny_core import built
 from tiny_engine import BLOCK, POISON, codes, counted, drain, is_idle, make_engine, sampling
+from tuili import _core
 from tuili.errors import (
     DeadlineExceeded,
     InvalidParameterError,
@@ -489,8 +490,10 @@ def test_log_probabilities_of_beams_are_the_models_own():
     assert abs(best.score - (best.cumulative_logprob / 6 - 1)) < 1e-6, "the bias is part of the score alone"
 
 
-def test_a_processor_that_returns_what_it_got_changes_no_bit_of_a_search():
-    engine = make_engine(model=built("llama"))
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if _core.build_info()["cuda"] != "none" else [])])
+def test_a_processor_that_returns_what_it_got_changes_no_bit_of_a_search(device):
+    """A device ranks the one row from its list, and brings the other's logits to the host."""
+    engine = make_engine(model=built("llama", device=device))
     options = {"max_tokens": 9, "num_beams": 3, "n": 3, "logprobs": 1, "no_repeat_ngram_size": 2}
     seen = []
     handles = [
@@ -501,6 +504,7 @@ def test_a_processor_that_returns_what_it_got_changes_no_bit_of_a_search():
     plain, same = (handle.result(timeout=0).outputs for handle in handles)
     assert plain == same and len({tuple(token_ids) for token_ids, _ in seen}) > 9
     assert all(best <= 0 for _, best in seen)
+    assert (engine._runner.n_listed() > 9) == (device == "cuda")
 
 
 def test_certainty_is_no_log_probability():

@@ -12,36 +12,46 @@ from tiny_core import build, built, tiny
 from tiny_models import Weight
 from tuili import _core, errors
 
-BLOCK_SIZE, N_COPIES = 16, 64
+BLOCK_SIZE = 16
 PROMPT = np.arange(5, 25, dtype=np.int32)
 DEVICES = ["cpu", *(["cuda"] if _core.build_info()["cuda"] != "none" else [])]
 
 
-@pytest.fixture(scope="module")
-def model():
-    """A large vocabulary of equal tokens, and of some that differ by a rounding."""
+@pytest.fixture(
+    scope="module", params=[(device, n) for device in DEVICES for n in (64, 8)[: len(DEVICES)]], ids=str
+)
+def model(request):
+    """A large vocabulary of equal tokens, and of some that differ by a rounding.
+
+    Of 64 alike a device says that they are too many for its list; of 8 the list is as good as the logits.
+    """
+    device, n_copies = request.param
     small = tiny("llama")
     weights = dict(small.weights)
     for name in ("token_embedding", "head"):
         weight = weights[name]
-        rows = np.tile(weight.rows, (N_COPIES, 1))
+        rows = np.tile(weight.rows, (n_copies, 1))
         if name == "head":
             values = rows.view(np.float32)
             values[::7] *= np.float32(1 + 2**-22)
             values[::11] *= np.float32(1 - 2**-22)
         weights[name] = dataclasses.replace(weight, shape=(len(rows), weight.shape[1]), rows=rows)
     spec = small.spec | {"n_vocab": len(rows)}
-    return build(dataclasses.replace(small, spec=spec, weights=weights))
+    model = build(dataclasses.replace(small, spec=spec, weights=weights))
+    return model if device == "cpu" else model.upload()
 
 
 def stepped(model, *, deferred, **params):
-    """A beam's sequence after the step over its prompt."""
-    cache, pool = _core.KvCache(model.spec, 2, BLOCK_SIZE), _core.BlockPool(2, BLOCK_SIZE)
+    """A beam's sequence after the step over its prompt; whether a device listed what it is ranked from."""
+    cache, pool = (
+        _core.KvCache(model.spec, 2, BLOCK_SIZE, device=model.device),
+        _core.BlockPool(2, BLOCK_SIZE),
+    )
     runner = _core.Runner(model, cache, max_batch_tokens=64, num_threads=1)
     sequence = _core.Sequence(PROMPT, _core.SamplingParams(**params), deferred=deferred)
     assert pool.grow(sequence, len(PROMPT))
     runner.step([sequence], [len(PROMPT)], [True])
-    return sequence
+    return sequence, runner.n_listed() == 1
 
 
 def likeliest(logprobs, n, without=()):
@@ -53,7 +63,7 @@ def likeliest(logprobs, n, without=()):
 @pytest.mark.parametrize("n_best", [0, 3, 18])
 @pytest.mark.parametrize("rule", ["none", "bad_words", "ngrams", "ending"])
 def test_candidates_are_the_likeliest_that_are_allowed(model, rule, n, n_best):
-    logprobs = stepped(model, deferred=True, n_candidates=n).next_logits()
+    logprobs = stepped(model, deferred=True, n_candidates=n)[0].next_logits()
     first = [i for i, _ in likeliest(logprobs, 3)]
     rules, banned = {
         "none": ({}, []),
@@ -61,7 +71,10 @@ def test_candidates_are_the_likeliest_that_are_allowed(model, rule, n, n_best):
         "ngrams": ({"no_repeat_ngram_size": 1}, PROMPT.tolist()),
         "ending": ({"min_tokens": 1, "ending": first[1:]}, first[1:]),
     }[rule]
-    found, best = stepped(model, deferred=False, n_candidates=n, n_logprobs=n_best, **rules).candidates()
+    sequence, is_listed = stepped(model, deferred=False, n_candidates=n, n_logprobs=n_best, **rules)
+    found, best = sequence.candidates()
+    if rule != "ngrams":  # of those so many are forbidden that the list may be too short
+        assert is_listed == (model.device == "cuda" and model.spec.n_vocab < 8192)
     assert found == [(i, own, own) for i, own in likeliest(logprobs, n, without=banned)]
     assert best == likeliest(logprobs, n_best)
 
@@ -80,7 +93,7 @@ def test_candidates_that_rounding_makes_equal_are_ranked_by_id():
     weights["head.bias"] = Weight("f32", (n_vocab,), encode_float("f32", logits[None]))
     spec = small.spec | {"n_vocab": n_vocab, "head_bias": True}
     model = build(dataclasses.replace(small, spec=spec, weights=small.weights | weights))
-    found, _ = stepped(model, deferred=False, n_candidates=4).candidates()
+    found, _ = stepped(model, deferred=False, n_candidates=4)[0].candidates()
     assert [i for i, _, _ in found] == [0, 1, 2, 3] and len({own for _, own, _ in found}) == 1
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tiny_engine import POISON, codes, drain, is_idle, make_engine, sampling
 from tiny_models import N_VOCAB
-from tuili import errors
+from tuili import _core, errors
 from tuili.generation import processors
 
 
@@ -228,7 +228,7 @@ def test_the_core_leaves_a_deferred_token_to_the_caller():
         engine._runner.sample(sequence, logits)
     with pytest.raises(errors.InvalidParameterError, match="use step"):
         engine._runner.run([sequence], max_steps=2, max_s=1)
-    assert engine._runner.step([sequence], [1], [True]).token_ids == [-3]
+    assert engine._runner.step([sequence], [1], [True]).token_ids == [_core.DEFERRED]
     assert sequence.n_tokens == 1 and int(sequence.next_logits().argmax()) == ord("b")
     with pytest.raises(errors.InvalidParameterError, match="logits for"):
         engine._runner.sample(sequence, logits[1:])

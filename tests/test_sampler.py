@@ -383,7 +383,7 @@ def test_a_beam_gets_candidates_ranked_by_what_the_parameters_made_of_them(name)
     deferred = _core.Sequence(np.array(PROMPT, np.int32), params, deferred=True)
     assert pool.grow(beam, len(PROMPT)) and pool.grow(deferred, len(PROMPT))
     result = runner.step([beam, deferred], [len(PROMPT)] * 2, [True] * 2)
-    assert result.token_ids == [-3, -3] and beam.n_tokens == len(PROMPT)
+    assert result.token_ids == [_core.DEFERRED] * 2 and beam.n_tokens == len(PROMPT)
     likeliest, best = beam.candidates()
     logprobs = np.log(reference.softmax(beam.logits()[-1].astype(np.float64)))
     scores = expected_scores(logprobs, change)
@@ -393,7 +393,7 @@ def test_a_beam_gets_candidates_ranked_by_what_the_parameters_made_of_them(name)
         assert score == scores[token_id] or abs(score - scores[token_id]) < 1e-5
         assert abs(own - logprobs[token_id]) < 4e-6
     assert [token_id for token_id, _ in best] == list(np.argsort(-logprobs, kind="stable")[:2])
-    assert runner.sample(deferred, deferred.next_logits()).token_ids == [-3]
+    assert runner.sample(deferred, deferred.next_logits()).token_ids == [_core.DEFERRED]
     assert deferred.candidates() == (likeliest, best)
 
 

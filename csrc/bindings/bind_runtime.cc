@@ -396,7 +396,8 @@ void bind_runner(py::module_& module) {
       .def("answer", &run_answer, "sequences"_a, "positions"_a = py::none())
       .def("n_allocations", &Runner::n_allocations)
       .def("n_last_rows", &Runner::n_last_rows)
-      .def("n_screened", &Runner::n_screened);
+      .def("n_screened", &Runner::n_screened)
+      .def("n_listed", &Runner::n_listed);
 }
 
 }  // namespace

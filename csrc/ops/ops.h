@@ -439,6 +439,17 @@ void draw(const Context& context, const TensorView& tokens, const TensorView& lo
 void draw_likeliest(const Context& context, const TensorView& tokens, const TensorView& logits,
                     const Draw* draws);
 
+// On cuda only. Into y u8: BestLogits [n_rows], then BestLogit [n_rows, capacity]: of each row of logits f32
+// [n_rows, n_vocab], dense, what kernels/cuda/kernels.h says.
+using cuda::BestLogit;
+using cuda::BestLogits;
+using cuda::kMostBest;
+constexpr int64_t best_logits_bytes(int64_t n_rows, int64_t capacity) {
+  return n_rows * (int64_t{sizeof(BestLogits)} + capacity * int64_t{sizeof(BestLogit)});
+}
+void best_logits(const Context& context, const TensorView& y, const TensorView& logits, int64_t n_best,
+                 int64_t capacity);
+
 // What spares a float head [n, k] when only the likeliest token is wanted: a copy in int8, which says what is
 // far from being the largest, and how far its products can be from the head's own, per panel. An input x
 // whose codes are δ apart from it (norms are Euclidean) has products within |x| · apart + δ · norm +

@@ -42,6 +42,19 @@ void draw_likeliest(const Context& context, const TensorView& tokens, const Tens
                 "draw_likeliest");
 }
 
+void best_logits(const Context& context, const TensorView& y, const TensorView& logits, int64_t n_best,
+                 int64_t capacity) {
+  const int64_t n_rows = logits.rows();
+  expect_dense("best_logits", "logits", logits, DeviceKind::cuda);
+  expect("best_logits", "y", y, DeviceKind::cuda, DType::u8);
+  TUILI_EXPECT(y.count() == best_logits_bytes(n_rows, capacity), "best_logits: logits are ", logits,
+               ", capacity ", capacity, ", y ", y);
+  auto* const rows = static_cast<BestLogits*>(y.data);
+  device::check(cuda::best_logits(context.stream, rows, reinterpret_cast<BestLogit*>(rows + n_rows),
+                                  logits.f32(), n_rows, logits.size(1), n_best, capacity),
+                "best_logits");
+}
+
 // Pieces of x go through lanes that a compiler makes vectors of; only a piece with a new maximum is searched.
 int64_t argmax(const float* x, int64_t n) {
   constexpr int64_t kLanes = 32, kPiece = 1024;

@@ -10,6 +10,18 @@ namespace {
 // Rows of logits are made in chunks of about this size, but of at least so many rows: the head's weights are
 // read once per chunk.
 constexpr int64_t kLogitBytes = 16 << 20, kFewestLogitRows = 8;
+constexpr int64_t kDeviceLogitBytes = 64 << 20;  // where a chunk is waited for
+
+// Of what is listed of a row: n_best, those that reach the same bound by chance, and ties.
+constexpr int64_t capacity_for(int64_t n_best) { return n_best + n_best / 4 + 24; }
+
+// How many of a row's likeliest tokens a beam is ranked from, as a rule: some are forbidden.
+int64_t n_best_for(const SamplingParams& params) {
+  constexpr int64_t kRepeats = 8;  // tokens that would repeat an n-gram
+  const auto n_banned =
+      std::ssize(params.bad_words) + std::ssize(params.not_first) + std::ssize(params.ending);
+  return std::max(params.n_candidates + n_banned + kRepeats, params.n_logprobs);
+}
 
 // What the choice of a token after the first n_known may look at.
 Past past_of(const Sequence& s, int64_t n_known) {
@@ -44,22 +56,27 @@ Choices::Choices(const ops::Context& context, const ModelSpec& spec, int64_t max
   rows_.reserve(max_rows);
   drawn_.reserve(max_rows);
   logprobs_.reserve(max_rows);
+  left_.reserve(max_rows);
 }
 
 void Choices::carve(Carver& carver, DeviceKind device) {
   if (samplers_.empty()) return;
-  const int64_t n = std::min(std::max(kLogitBytes / (n_vocab_ * 4), kFewestLogitRows), max_rows_);
+  const int64_t chunk_bytes = device == DeviceKind::cpu ? kLogitBytes : kDeviceLogitBytes;
+  const int64_t n = std::min(std::max(chunk_bytes / (n_vocab_ * 4), kFewestLogitRows), max_rows_);
   logits_ = take_rows(carver, n, n_vocab_, device);
   if (device == DeviceKind::cpu) return;
   const int64_t bytes = n * int64_t{sizeof(ops::Draw)};
   device_draws_ = TensorView(carver.take<uint8_t>(bytes), DType::u8, {bytes}, device);
   device_chosen_ = TensorView(carver.take<int32_t>(n), DType::i32, {n}, device);
+  const int64_t best_bytes = ops::best_logits_bytes(n, capacity_for(ops::kMostBest));
+  device_best_ = TensorView(carver.take<uint8_t>(best_bytes), DType::u8, {best_bytes}, device);
 }
 
 void Choices::prepare_device() {
   arrived_ = PinnedBuffer(logits_.count() * int64_t{sizeof(float)});
   draws_ = PinnedBuffer(device_draws_.count());
   chosen_ = PinnedBuffer(device_chosen_.count() * int64_t{sizeof(int32_t)});
+  best_ = PinnedBuffer(device_best_.count());
 }
 
 void Choices::clear() {
@@ -88,10 +105,10 @@ void Choices::run(const Transformer& transformer, State& state) {
     const TensorView hidden = state.hidden.slice(static_cast<int64_t>(begin), n_rows);
     if (choose_likeliest(transformer, state, rows, hidden)) continue;
     transformer.head(context_, logits_.slice(0, n_rows), hidden, state);
-    if (logits_.device == DeviceKind::cuda && draw_on_device(rows)) continue;
-    const TensorView logits = on_host(logits_.slice(0, n_rows), arrived_.data());
-    for (int64_t i = 0; i < n_rows; ++i) collect(rows[i], logits.f32_row(i));
-    sample(rows, logits.f32());
+    left_.clear();
+    if (logits_.device == DeviceKind::cpu || !(draw_on_device(rows) || rank_on_device(rows)))
+      for (int64_t i = 0; i < n_rows; ++i) left_.push_back(i);
+    choose_left(rows);
   }
 }
 
@@ -160,11 +177,62 @@ bool Choices::draw_on_device(std::span<const Row> rows) {
   const auto* const chosen = static_cast<const int32_t*>(on_host(tokens, chosen_.data()).data);
   for (int64_t i = 0; i < n_rows; ++i) {
     drawn_[rows[i].sample] = chosen[i];
-    if (chosen[i] != ops::kUndecided) continue;
-    const float* const row = on_host(logits.slice(i, 1), arrived_.data()).f32();
-    sample(rows.subspan(i, 1), row);
+    if (chosen[i] == ops::kUndecided) left_.push_back(i);
   }
   return true;
+}
+
+// Ranks those of the rows that are beams' and ask for the likeliest tokens only, from a list of these that
+// the device makes; false if there are none.
+bool Choices::rank_on_device(std::span<const Row> rows) {
+  const int64_t n_rows = std::ssize(rows);
+  const auto is_listed = [&](const Row& row) {
+    const Sequence& s = *row.sequence;
+    return row.sample >= 0 && !s.collect.anything() && !s.deferred &&
+           ranks_likeliest(s.sampling, past_of(s, row.position + 1)) &&
+           n_best_for(s.sampling) <= ops::kMostBest;
+  };
+  int64_t n_best = 0;
+  for (const Row& row : rows)
+    if (is_listed(row)) n_best = std::max(n_best, n_best_for(row.sequence->sampling));
+  if (n_best == 0 || n_vocab_ >= ops::kMostDrawn) return false;
+  const int64_t capacity = capacity_for(n_best);
+  const TensorView there = device_best_.slice(0, ops::best_logits_bytes(n_rows, capacity));
+  ops::best_logits(context_, there, logits_.slice(0, n_rows), n_best, capacity);
+  const auto* const best = reinterpret_cast<const ops::BestLogits*>(on_host(there, best_.data()).data);
+  const auto* const listed = reinterpret_cast<const ops::BestLogit*>(best + n_rows);
+  context_.pool->parallel_for(n_rows, context_.n_threads, [&](int64_t begin, int64_t end, int part) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (rows[i].sample < 0) continue;
+      int32_t& drawn = drawn_[rows[i].sample] = ops::kUndecided;
+      if (!is_listed(rows[i]) || best[i].count > capacity) continue;
+      Sequence& s = *rows[i].sequence;
+      const Listed own{best[i], {listed + i * capacity, static_cast<size_t>(best[i].count)}};
+      drawn = samplers_[part].rank(&s.candidates, own, s.sampling, past_of(s, rows[i].position + 1));
+    }
+  });
+  for (int64_t i = 0; i < n_rows; ++i)
+    if (rows[i].sample < 0 || drawn_[rows[i].sample] == ops::kUndecided) left_.push_back(i);
+  n_listed_ += n_rows - std::ssize(left_);
+  return true;
+}
+
+// Brings the logits of the rows that are left to the host, and chooses there.
+void Choices::choose_left(std::span<const Row> rows) {
+  if (left_.empty()) return;
+  TensorView logits = logits_;
+  if (logits.device == DeviceKind::cuda) {
+    logits.data = arrived_.data();
+    logits.device = DeviceKind::cpu;
+    for (size_t begin = 0, end; begin < left_.size(); begin = end) {  // neighbours at once
+      for (end = begin + 1; end < left_.size() && left_[end] == left_[end - 1] + 1;) ++end;
+      const auto n = static_cast<int64_t>(end - begin);
+      ops::copy(context_, logits.slice(left_[begin], n), logits_.slice(left_[begin], n));
+    }
+    device::synchronize(context_.stream);
+  }
+  for (const int64_t i : left_) collect(rows[i], logits.f32_row(i));
+  sample(rows, logits.f32());
 }
 
 // x where the host can read it: itself, or its copy in `room`.
@@ -187,11 +255,12 @@ void Choices::collect(const Row& row, const float* logits) {
         samplers_[0].logprobs(context_, logits, s.tokens[row.position + 1], std::min(k, n_vocab_)));
 }
 
-// Chooses tokens for those of the rows that are sampled. logits: f32 [rows.size(), n_vocab].
+// Chooses tokens for those of the rows left that are sampled. logits: f32 [rows.size(), n_vocab].
 void Choices::sample(std::span<const Row> rows, const float* logits) {
-  context_.pool->parallel_for(std::ssize(rows), context_.n_threads,
+  context_.pool->parallel_for(std::ssize(left_), context_.n_threads,
                               [&](int64_t begin, int64_t end, int part) {
-                                for (int64_t i = begin; i < end; ++i) {
+                                for (int64_t at = begin; at < end; ++at) {
+                                  const int64_t i = left_[at];
                                   if (rows[i].sample < 0) continue;
                                   const float* const row = logits + i * n_vocab_;
                                   if (rows[i].sequence->deferred)

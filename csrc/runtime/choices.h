@@ -40,6 +40,8 @@ class Choices {
 
   // Tokens chosen so far without computing all logits: see ops::HeadScreen.
   int64_t n_screened() const { return n_screened_; }
+  // Beams ranked so far from what a device listed of their logits.
+  int64_t n_listed() const { return n_listed_; }
 
  private:
   struct Row {
@@ -51,6 +53,8 @@ class Choices {
   bool choose_likeliest(const Transformer& transformer, State& state, std::span<const Row> rows,
                         const TensorView& hidden);
   bool draw_on_device(std::span<const Row> rows);
+  bool rank_on_device(std::span<const Row> rows);
+  void choose_left(std::span<const Row> rows);
   TensorView on_host(const TensorView& x, uint8_t* room) const;
   void collect(const Row& row, const float* logits);
   void sample(std::span<const Row> rows, const float* logits);
@@ -62,14 +66,16 @@ class Choices {
   int64_t n_vocab_, max_rows_;
   std::vector<Sampler> samplers_;  // one per thread
   TensorView logits_;              // of so many rows at once
-  TensorView device_draws_, device_chosen_;
+  TensorView device_draws_, device_chosen_, device_best_;
   PinnedBuffer arrived_;         // logits from the device
   PinnedBuffer draws_, chosen_;  // Draw and i32 [logits_.rows()]: what the device draws, and drew
+  PinnedBuffer best_;            // as ops::best_logits makes it
+  Vector<int64_t> left_;         // of a chunk: rows of which the host sees the logits
   Vector<Row> rows_;
   Vector<int32_t> drawn_;  // per row that samples; kept as far as the guesses before it were right
   Vector<TokenLogprobs> logprobs_;
   int64_t n_kept_ = 0;  // of drawn_, kept or not
-  int64_t n_screened_ = 0;
+  int64_t n_screened_ = 0, n_listed_ = 0;
 };
 
 }  // namespace tuili

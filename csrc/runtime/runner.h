@@ -86,6 +86,8 @@ class Runner {
   int64_t n_last_rows() const { return state_.n_last_rows; }
   // Tokens chosen so far without computing all logits: see ops::HeadScreen.
   int64_t n_screened() const { return choices_.n_screened(); }
+  // Beams ranked so far from what a device listed of their logits.
+  int64_t n_listed() const { return choices_.n_listed(); }
   const ModelSpec& spec() const { return model_.spec; }
 
  private:

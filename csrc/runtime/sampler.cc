@@ -52,6 +52,10 @@ class LogSoftmax {
  public:
   LogSoftmax(const ops::Context& context, const float* logits, int64_t n)
       : LogSoftmax(ops::softmax_stats(context, logits, n)) {}
+  explicit LogSoftmax(const ops::SoftmaxStats& stats)
+      : max_(stats.max),
+        defined_(stats.sum == stats.sum),
+        log_sum_(defined_ ? ops::natural_log(stats.sum) : 0) {}
 
   bool defined() const { return defined_; }
   float operator()(float logit) const { return static_cast<float>(double{logit} - max_ - log_sum_); }
@@ -63,11 +67,6 @@ class LogSoftmax {
   }
 
  private:
-  explicit LogSoftmax(const ops::SoftmaxStats& stats)
-      : max_(stats.max),
-        defined_(stats.sum == stats.sum),
-        log_sum_(defined_ ? ops::natural_log(stats.sum) : 0) {}
-
   double max_;
   bool defined_;
   double log_sum_;
@@ -124,6 +123,11 @@ bool reads_history(const SamplingParams& params) {
 bool takes_likeliest(const SamplingParams& params, int64_t n_generated) {
   return (params.temperature == 0 || params.top_k == 1) && params.n_logprobs < 0 &&
          params.n_candidates == 0 && !reweighs(params, n_generated);
+}
+
+bool ranks_likeliest(const SamplingParams& params, const Past& past) {
+  return params.n_candidates > 0 && past.allowed.empty() && !params.renormalize &&
+         !reweighs(params, past.n_generated());
 }
 
 Sampler::Sampler(int64_t n_vocab) : n_vocab_(n_vocab), selection_(n_vocab) {
@@ -452,21 +456,46 @@ bool Sampler::rank_few(Candidates* out, const float* logits, const Logprob& logp
   if (bound == -kInfinity) return false;
   const int64_t n_found = selection_.reaching(logits, n_vocab_, logprob.least_equal(bound), ids_);
   for (int64_t i = 0; i < n_found; ++i) weights_[ids_[i]] = logprob(logits[ids_[i]]);
+  take_first(out, selection_.greatest(weights_, {ids_, static_cast<size_t>(n_found)}, n), params);
+  return true;
+}
+
+// Of tokens that are ranked by log-probabilities, which are in weights_: those that are not marked, and the
+// best of all.
+void Sampler::take_first(Candidates* out, std::span<const Rank> ranks, const SamplingParams& params) const {
   out->likeliest.clear();
   out->best.clear();
-  for (const Rank rank : selection_.greatest(weights_, {ids_, static_cast<size_t>(n_found)}, n)) {
+  for (const Rank rank : ranks) {
     const int32_t id = id_of(rank);
     const float own = weights_[id];
     if (std::ssize(out->likeliest) < params.n_candidates && marked_[id] != mark_)
       out->likeliest.push_back({id, own, own});
     if (std::ssize(out->best) < params.n_logprobs) out->best.emplace_back(id, own);
   }
-  return true;
+}
+
+int32_t Sampler::rank(Candidates* out, const Listed& listed, const SamplingParams& params, const Past& past) {
+  const LogSoftmax logprob({listed.row.max, listed.row.sum});
+  if (!logprob.defined()) return kNotANumber;
+  collect_bans(params, past);
+  const int64_t n = std::max(params.n_candidates + n_banned_, params.n_logprobs);
+  const int64_t n_listed = std::ssize(listed.logits);
+  if (n > n_listed) return kUndecided;
+  for (int64_t i = 0; i < n_listed; ++i) {
+    const auto& [id, logit] = listed.logits[i];
+    ids_[i] = id;
+    weights_[id] = logprob(logit);
+  }
+  const auto ranks = selection_.greatest(weights_, {ids_, static_cast<size_t>(n_listed)}, n);
+  // What is not listed is below the bound, and below those listed if rounding leaves it there.
+  if (!(weights_[id_of(ranks.back())] > logprob(listed.row.bound))) return kUndecided;
+  take_first(out, ranks, params);
+  return kDeferred;
 }
 
 int32_t Sampler::rank(const ops::Context& context, Candidates* out, const float* logits,
                       const SamplingParams& params, const Past& past) {
-  if (past.allowed.empty() && !params.renormalize && !reweighs(params, past.n_generated())) {
+  if (ranks_likeliest(params, past)) {
     const LogSoftmax logprob(context, logits, n_vocab_);
     if (!logprob.defined()) return kNotANumber;
     if (rank_few(out, logits, logprob, params, past)) return kDeferred;

@@ -14,7 +14,9 @@ namespace tuili {
 // In place of a token, as those of ops/ops.h.
 using ops::kNotANumber;
 using ops::kNothingAllowed;
-inline constexpr int32_t kDeferred = -3;  // the caller chooses: see Runner::sample, Candidates
+using ops::kUndecided;
+inline constexpr int32_t kDeferred = -4;  // the caller chooses: see Runner::sample, Candidates
+static_assert(kDeferred != kUndecided && kDeferred != kNotANumber && kDeferred != kNothingAllowed);
 
 // Throws token_id unless every id that the parameters name is in [0, n_vocab), and invalid_parameter unless
 // some token may always be drawn: temperature finite and >= 0, top_p and typical_p in (0, 1], min_p in [0,
@@ -39,6 +41,15 @@ struct Past {
   std::span<const uint32_t> allowed;  // as in Sequence
 
   int64_t n_generated() const { return std::ssize(tokens) - n_prompt; }
+};
+
+// Whether a beam's candidates are the likeliest tokens as the model has them, less those that are forbidden.
+bool ranks_likeliest(const SamplingParams& params, const Past& past);
+
+// A row's likeliest tokens, as ops::best_logits lists them.
+struct Listed {
+  ops::BestLogits row;
+  std::span<const ops::BestLogit> logits;  // row.count of them
 };
 
 // Chooses for one row at a time; one sampler per thread. Allocates only in its constructor.
@@ -66,6 +77,9 @@ class Sampler {
   int32_t rank(const ops::Context& context, Candidates* out, const float* logits,
                const SamplingParams& params, const Past& past);
 
+  // The same where ranks_likeliest, from what is listed; kUndecided if that is not enough to tell.
+  int32_t rank(Candidates* out, const Listed& listed, const SamplingParams& params, const Past& past);
+
   // Log-probabilities of all tokens into out [n_vocab]; false if the logits are not finite.
   bool logprobs_of(const ops::Context& context, float* out, const float* logits) const;
 
@@ -77,6 +91,7 @@ class Sampler {
   template <class Logprob>
   bool rank_few(Candidates* out, const float* logits, const Logprob& logprob, const SamplingParams& params,
                 const Past& past);
+  void take_first(Candidates* out, std::span<const Rank> ranks, const SamplingParams& params) const;
   double log_total(const ops::Context& context) const;
   void change(const SamplingParams& params, const Past& past);
   void apply_mask(std::span<const uint32_t> allowed);

@@ -683,6 +683,8 @@ class Runner:
     def n_screened(self) -> int:
         """Tokens chosen since construction without all logits: greedy ones of float heads with at least 4096
         outputs, on the CPU."""
+    def n_listed(self) -> int:
+        """Beams ranked since construction from what a device listed of their logits, which stayed there."""
 
 class PackedWeight:
     """One packed matrix, for single ops."""

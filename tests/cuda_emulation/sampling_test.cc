@@ -267,4 +267,105 @@ TUILI_TEST(draws_from_the_largest_vocabulary_are_the_cpus) {
   require(cuda::draw(nullptr, nullptr, nullptr, nullptr, 1, n + 1) == cudaErrorInvalidValue, "not refused");
 }
 
+// ---- the best of a row
+
+struct Best {
+  std::vector<cuda::BestLogits> rows;
+  std::vector<cuda::BestLogit> listed;
+};
+
+Best best_of(const std::vector<float>& logits, int64_t n_rows, int64_t n_best, int64_t capacity) {
+  OnDevice<float> values(logits);
+  OnDevice<cuda::BestLogits> rows(std::vector<cuda::BestLogits>(size_t(n_rows), {-7, -7, -7, -7}));
+  OnDevice<cuda::BestLogit> listed(
+      std::vector<cuda::BestLogit>(size_t(std::max<int64_t>(n_rows * capacity, 1)), {-7, -7}));
+  emulation::set_seed(uint64_t(n_best));
+  device::check(cuda::best_logits(nullptr, rows.get(), listed.get(), values.get(), n_rows,
+                                  int64_t(logits.size()) / n_rows, n_best, capacity),
+                "best_logits");
+  return {rows.read(), listed.read()};
+}
+
+bool same_bits(float a, float b) { return std::memcmp(&a, &b, sizeof(a)) == 0; }
+
+// That the row has the CPU's sum, and that all that reach the bound are listed, and the n_best among them.
+void check_best(const Best& best, size_t r, const float* logits, int64_t n, int64_t n_best,
+                int64_t capacity) {
+  const cuda::BestLogits& row = best.rows[r];
+  float max, sum;
+  cpu_kernels().softmax_stats(logits, n, &max, &sum);
+  require(row.max == max && same_bits(row.sum, sum), "row ", r, " of ", n, ": max ", row.max, ", sum ",
+          row.sum, ", not ", max, ", ", sum);
+  std::vector<std::pair<int32_t, float>> want, found;
+  for (int64_t i = 0; i < n; ++i)
+    if (logits[i] >= row.bound && logits[i] > -INFINITY) want.emplace_back(int32_t(i), logits[i]);
+  require(row.count == std::ssize(want), "row ", r, " of ", n, ": ", row.count, " reach ", row.bound,
+          ", not ", want.size());
+  const int64_t n_finite = std::count_if(logits, logits + n, [](float x) { return x > -INFINITY; });
+  require(row.count >= std::min(n_best, n_finite), "row ", r, " of ", n, ": ", row.count, " of ", n_best);
+  const auto* const own = &best.listed[r * size_t(capacity)];
+  for (int64_t i = 0; i < capacity && own[i].id >= 0; ++i) found.emplace_back(own[i].id, own[i].logit);
+  std::ranges::sort(found);
+  require(row.count > capacity ? found.empty() : found == want, "row ", r, " of ", n, " lists ",
+          found.size());
+}
+
+TUILI_TEST(the_best_logits_of_a_row_are_listed_beside_the_cpus_sum) {
+  for (const int64_t n : {1, 5, 31, 700, 1024, 1025, 4097, 9000}) {
+    for (const int64_t n_best : {1, 9, 200, 256}) {
+      const int64_t capacity = n_best + n_best / 4 + 24;
+      std::vector<float> logits = normals<float>(size_t(3 * n), uint64_t(n), 4);
+      for (int64_t i = n; i < 2 * n; ++i)  // ties, and what nobody may choose
+        logits[size_t(i)] = i % 3 ? std::round(logits[size_t(i)] * 64) / 64 : -INFINITY;
+      logits[size_t(n)] = 0;
+      const Best best = best_of(logits, 3, n_best, capacity);
+      for (size_t r = 0; r < 3; ++r) check_best(best, r, &logits[r * size_t(n)], n, n_best, capacity);
+      require(best.rows[0].count <= capacity, best.rows[0].count, " of ", n, " are listed for ", n_best);
+    }
+  }
+}
+
+TUILI_TEST(the_best_logits_of_the_largest_vocabularies) {
+  for (const int64_t n : {262144, (1 << 19) - 1}) {
+    const std::vector<float> logits = normals<float>(size_t(n), uint64_t(n), 3);
+    check_best(best_of(logits, 1, 17, 45), 0, logits.data(), n, 17, 45);
+  }
+  require(cuda::best_logits(nullptr, nullptr, nullptr, nullptr, 1, 1 << 19, 1, 1) == cudaErrorInvalidValue,
+          "too many tokens are not refused");
+  require(cuda::best_logits(nullptr, nullptr, nullptr, nullptr, 1, 50, 257, 1) == cudaErrorInvalidValue,
+          "too many of the best are not refused");
+}
+
+TUILI_TEST(more_that_tie_than_have_a_place_are_counted_alone) {
+  std::vector<float> logits(2 * 3000, 1.0f);
+  logits[3000 + 5] = 2.0f;
+  const Best best = best_of(logits, 2, 4, 30);
+  for (size_t r = 0; r < 2; ++r) check_best(best, r, &logits[r * 3000], 3000, 4, 30);
+  require(best.rows[0].count == 3000 && best.listed[0].id == -7, "row 0 counts ", best.rows[0].count);
+}
+
+// Those below the bound have log-probabilities below those of the n_best, as rounded as they are.
+TUILI_TEST(the_bound_is_below_what_rounds_to_the_same_log_probability) {
+  const int64_t n = 2000;
+  std::vector<float> logits(size_t(n), 0.1f);
+  for (size_t i = 0; i < 20; ++i) logits[50 * i + 3] = std::nextafter(0.1f, 1.0f);
+  require(best_of(logits, 1, 4, 100).rows[0].count == n, "a rounding apart is not listed");
+  for (size_t i = 0; i < 20; ++i) logits[50 * i + 3] = 0.1f + 0x1p-14f;
+  require(best_of(logits, 1, 4, 100).rows[0].count == 20, "what is clearly below is listed");
+}
+
+TUILI_TEST(rows_without_a_softmax_have_no_best_logits) {
+  const int64_t n = 300;
+  std::vector<float> logits(4 * size_t(n), 1.0f);
+  logits[299] = -NAN;
+  logits[300 + 4] = INFINITY;
+  std::fill_n(&logits[600], n, -INFINITY);
+  logits[1199] = -INFINITY;
+  const Best best = best_of(logits, 4, 4, 20);
+  for (size_t r = 0; r < 3; ++r)
+    require(std::isnan(best.rows[r].sum) && std::isnan(best.rows[r].max) && best.rows[r].count == 0, "row ",
+            r);
+  check_best(best, 3, &logits[900], n, 4, 20);
+}
+
 }  // namespace

@@ -114,6 +114,16 @@ void draw_likeliest() {
   require(tokens.read()[0] >= 0, "the host must draw");
 }
 
+template <int64_t kRows, int64_t kVocab>
+void best_logits() {
+  OnDevice<float> logits(normals<float>(kRows * kVocab, 1, 4));
+  OnDevice<cuda::BestLogits> rows(static_cast<size_t>(kRows));
+  OnDevice<cuda::BestLogit> listed(static_cast<size_t>(kRows * 45));
+  device::check(cuda::best_logits(nullptr, rows.get(), listed.get(), logits.get(), kRows, kVocab, 17, 45),
+                "best_logits");
+  require(rows.read()[0].count <= 45, "they are not listed");
+}
+
 template <int64_t kTokens, int64_t kModel>
 void gather_taps() {
   const Tensor x(DType::f32, kTokens, kModel), y(DType::bf16, kTokens, 3 * kModel);
@@ -156,6 +166,7 @@ const Registration kShapes[] = {
     {"shape: gemm m 4096 n 4096 k 512", sampled<gemm<4096, 4096, 512>>},
     {"shape: attention 16 rows behind 4096 keys", sampled<decode_attention<16, 4096>>},
     {"shape: draw top_p 2 × 131072", draw_likeliest<2, 131072>},
+    {"shape: best logits 4 × 32000", best_logits<4, 32000>},
     {"shape: taps 4 × 1536", gather_taps<4, 1536>},
     {"shape: rms_norm n_tokens 4 d_model 2048", rms_norm<4, 2048>},
 };

@@ -58,5 +58,8 @@ int draw(Stream, int32_t*, const float*, const Draw*, int64_t, int64_t) { return
 int draw_likeliest(Stream, int32_t*, const float*, const Draw*, int64_t, int64_t) {
   return absent("draw_likeliest");
 }
+int best_logits(Stream, BestLogits*, BestLogit*, const float*, int64_t, int64_t, int64_t, int64_t) {
+  return absent("best_logits");
+}
 
 }  // namespace tuili::cuda

@@ -405,4 +405,24 @@ int draw(Stream stream, int32_t* tokens, const float* logits, const Draw* draws,
 int draw_likeliest(Stream stream, int32_t* tokens, const float* logits, const Draw* draws, int64_t n_rows,
                    int64_t n_vocab);
 
+// What a row is beside its logits: max and Σ exp(x - max), the CPU's canonical sum and bits, or NaN in both,
+// as its softmax_stats; and how many of its logits reach the bound, -inf aside: the n_best largest and, as a
+// rule, few more.
+struct BestLogits {
+  float max, sum;
+  float bound;
+  int32_t count;
+};
+struct BestLogit {
+  int32_t id;
+  float logit;
+};
+inline constexpr int64_t kMostBest = 256;
+
+// rows[r] of row r, and in listed[r · capacity …] its `count` logits that reach the bound, in any order; of
+// more than `capacity` none. 1 <= n_best <= kMostBest, capacity at most 2,048, n_vocab below 2^19. A number
+// of rows changes nothing; a larger n_best lists more.
+int best_logits(Stream stream, BestLogits* rows, BestLogit* listed, const float* logits, int64_t n_rows,
+                int64_t n_vocab, int64_t n_best, int64_t capacity);
+
 }  // namespace tuili::cuda

@@ -9,6 +9,15 @@ namespace tuili::cuda {
 __device__ __forceinline__ float smaller(float a, float b) { return a < b ? a : b; }
 __device__ __forceinline__ float larger(float a, float b) { return a > b ? a : b; }
 
+// The sum of a warp's lanes j and j + 16, then of j and j + 8, … : how a canonical sum ends. In every lane.
+__device__ __forceinline__ float sum_of_lanes(float sum) {
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) {
+    sum = __fadd_rn(sum, __shfl_xor_sync(0xffffffffu, sum, distance));
+  }
+  return sum;
+}
+
 // Horner's rule, the highest power first.
 template <int kTerms>
 __device__ __forceinline__ float polynomial(const float (&c)[kTerms], float x) {

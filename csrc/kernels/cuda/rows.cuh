@@ -12,6 +12,7 @@
 
 #include "kernels/cuda/convert.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/math.cuh"
 #include "kernels/cuda/ptx.cuh"
 
 namespace tuili::cuda {
