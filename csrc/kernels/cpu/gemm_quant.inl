@@ -59,10 +59,17 @@
 // v18 has the first tile of many rows unpack the codes for those behind it, 4 bits from 16 rows on, too.
 // AVX2, one thread, drawn activations, m = 16, q4_1 / q4_0: k = 576 108 -> 114.5 / 107.7 -> 114, k = 1536 109
 // -> 115 / 109 -> 115.7 GMAC/s; batch-16 decode of SmolLM2 Q4_1 +1.7 %, prefill of 512 as it was. On a Zen 4
-// all multipliers, of bytes and of floats, share two ports, and vpaddw that waits for a product takes slots of
-// them: products and sums in registers make 1.62-1.73 vpmaddubsw a cycle in any order. Tried without gain: 2
-// rows (-13 %), 3, 5 and 6 rows (-0 to -3 %), an order of products and sums by hand (q4_1 0, q4_0 +1 %),
+// all multipliers, of bytes and of floats, share two ports, and vpaddw that waits for a product takes slots
+// of them: products and sums in registers make 1.62-1.73 vpmaddubsw a cycle in any order. Tried without gain:
+// 2 rows (-13 %), 3, 5 and 6 rows (-0 to -3 %), an order of products and sums by hand (q4_1 0, q4_0 +1 %),
 // pieces of 4 panels.
+// v19 asks for codes of less than 8 bits 8 KB ahead, into the second cache, with 1 to 3 rows; v11 said too
+// early that the machine's prefetcher is enough. SmolLM2, two threads, interleaved, tokens a second beside
+// the tree before: Q4_0 / Q4_1 with AVX2 +8 / +14 %, behind 1,024 tokens +11 / +19 %, with AVX-512 +7 / +11
+// and +6 / +4 %; one thread, Q4_0, AVX2 231 -> 298. Of 2 to 48 KB, 4 to 16 are alike with AVX2, with AVX-512
+// 4 to
+// 10. Tried without gain: into the first cache (AVX2 +10 %, AVX-512 -5 %), scales too; 8 bits (-2 to -10 %);
+// threads that wait ask for up to 128 KB of the next product's codes (+-1 %, switched within one process).
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
@@ -115,7 +122,7 @@ struct Places {
 
 // Whether full tiles multiply int16 by int16; activations are then widened once for all panels of a piece.
 template <Format kFormat>
-constexpr bool kInWords = Words::kAreUsed&& coding_of(kFormat).bits == 8;
+constexpr bool kInWords = Words::kAreUsed && coding_of(kFormat).bits == 8;
 
 // words = the low codes of 4 rows.
 template <class W>
@@ -282,12 +289,16 @@ TUILI_INLINE void add_outliers(Floats (&sums)[kPanels], const GemmArgs& args, in
   }
 }
 
+// How far ahead in the codes few rows ask for lines, into the second cache.
+constexpr int64_t kBytesAhead = 8192;
+
 // Sums of kRows rows, the first a multiple of 4, and one panel, without outliers. From 4 rows on the first
-// bring the next panel from memory while they compute: the prefetcher of the machine, enough for fewer, keeps
-// too little of it in flight.
+// bring the next panel from memory while they compute. Fewer ask for codes of less than 8 bits, of which the
+// prefetcher of the machine keeps too little in flight.
 template <Format kFormat, Codes kCodes, int kGroups, int kRows>
 void int8_tile(Floats (&sums)[kRows], const GemmArgs& args, int64_t row, int64_t panel, int64_t last_panel,
                uint8_t* prepared) {
+  constexpr bool kFewRows = kRows < 4 && coding_of(kFormat).bits < 8;
   const QuantizedRows& x = args.xq;
   Floats acc[kRows];
 #pragma GCC unroll 16
@@ -297,6 +308,11 @@ void int8_tile(Floats (&sums)[kRows], const GemmArgs& args, int64_t row, int64_t
   for (int64_t g = 0; g < x.n_groups; g += kGroups) {
     if (ahead)
       for (int i = 0; i < kGroups; ++i) prefetch_group<kFormat>(group_at<kFormat>(args.w, panel + 1, g + i));
+    if constexpr (kFewRows) {
+      const uint8_t* codes = group_at<kFormat>(args.w, panel, g).codes + kBytesAhead;
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) __builtin_prefetch(codes + 64 * i, 0, 2);
+    }
     add_groups<kFormat, kCodes, kRows, kGroups>(acc, args.w, panel, g, prepared, x,
                                                 {x.place(row, g), x.n_groups * kRowBlock});
   }
