@@ -49,15 +49,6 @@ struct NormRows {
   }
 };
 
-// The last steps of a canonical sum, whose lane the thread has: the sum in every lane of the warp.
-__device__ __forceinline__ float sum_of_lanes(float sum) {
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    sum = __fadd_rn(sum, __shfl_xor_sync(0xffffffffu, sum, distance));
-  }
-  return sum;
-}
-
 // The canonical sum of step(0, i) … over i in [0, n), in every lane of the warp.
 template <typename Step>
 __device__ __forceinline__ float canonical_sum(int n, const Step& step) {
