@@ -51,7 +51,7 @@ def spec(config: Config) -> ModelSpec:
         for key, value in usual.items():
             expect_only(section, key, value)
     d_model, ratio = config.values["hidden_size"], 4
-    if config.values["architectures"] == ["MPTForCausalLM"]:
+    if config.values.get("architectures") == ["MPTForCausalLM"]:
         ratio = config.integer("expansion_ratio", 1, 64, 4)
     config.ignore("expansion_ratio", ratio)
     config.values = {
