@@ -54,6 +54,32 @@ def stepped(model, *, deferred, **params):
     return sequence, runner.n_listed() == 1
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_not_a_number_is_told_beside_a_beam_that_is_listed(device):
+    small, poison = tiny("llama"), 3
+    weight = small.weights["token_embedding"]
+    rows = weight.rows.copy()
+    rows.view(np.float32)[poison] = np.nan
+    weights = dict(small.weights) | {"token_embedding": dataclasses.replace(weight, rows=rows)}
+    model = build(dataclasses.replace(small, weights=weights))
+    model = model if device == "cpu" else model.upload()
+    cache, pool = (
+        _core.KvCache(model.spec, 4, BLOCK_SIZE, device=model.device),
+        _core.BlockPool(4, BLOCK_SIZE),
+    )
+    runner = _core.Runner(model, cache, max_batch_tokens=64, num_threads=1)
+    params = _core.SamplingParams(n_candidates=4)
+    poisoned = np.append(PROMPT, np.int32(poison))
+    for deferred in (False, True):
+        beams = [_core.Sequence(PROMPT, params), _core.Sequence(poisoned, params, deferred=deferred)]
+        lengths = [len(PROMPT), len(poisoned)]
+        assert all(pool.grow(beam, n) for beam, n in zip(beams, lengths, strict=True))
+        drawn = runner.step(beams, lengths, [True, True]).token_ids
+        assert drawn[0] != drawn[1] == -1
+        for beam in beams:
+            pool.release(beam)
+
+
 def likeliest(logprobs, n, without=()):
     order = np.lexsort((np.arange(len(logprobs)), -logprobs)).tolist()
     return [(i, logprobs[i]) for i in order if i not in set(without)][:n]

@@ -203,16 +203,16 @@ bool Choices::rank_on_device(std::span<const Row> rows) {
   const auto* const listed = reinterpret_cast<const ops::BestLogit*>(best + n_rows);
   context_.pool->parallel_for(n_rows, context_.n_threads, [&](int64_t begin, int64_t end, int part) {
     for (int64_t i = begin; i < end; ++i) {
-      if (rows[i].sample < 0) continue;
+      if (!is_listed(rows[i])) continue;
       int32_t& drawn = drawn_[rows[i].sample] = ops::kUndecided;
-      if (!is_listed(rows[i]) || best[i].count > capacity) continue;
+      if (best[i].count > capacity) continue;
       Sequence& s = *rows[i].sequence;
       const Listed own{best[i], {listed + i * capacity, static_cast<size_t>(best[i].count)}};
       drawn = samplers_[part].rank(&s.candidates, own, s.sampling, past_of(s, rows[i].position + 1));
     }
   });
   for (int64_t i = 0; i < n_rows; ++i)
-    if (rows[i].sample < 0 || drawn_[rows[i].sample] == ops::kUndecided) left_.push_back(i);
+    if (!is_listed(rows[i]) || drawn_[rows[i].sample] == ops::kUndecided) left_.push_back(i);
   n_listed_ += n_rows - std::ssize(left_);
   return true;
 }

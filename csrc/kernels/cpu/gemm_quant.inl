@@ -66,10 +66,10 @@
 // v19 asks for codes of less than 8 bits 8 KB ahead, into the second cache, with 1 to 3 rows; v11 said too
 // early that the machine's prefetcher is enough. SmolLM2, two threads, interleaved, tokens a second beside
 // the tree before: Q4_0 / Q4_1 with AVX2 +8 / +14 %, behind 1,024 tokens +11 / +19 %, with AVX-512 +7 / +11
-// and +6 / +4 %; one thread, Q4_0, AVX2 231 -> 298. Of 2 to 48 KB, 4 to 16 are alike with AVX2, with AVX-512
-// 4 to
-// 10. Tried without gain: into the first cache (AVX2 +10 %, AVX-512 -5 %), scales too; 8 bits (-2 to -10 %);
-// threads that wait ask for up to 128 KB of the next product's codes (+-1 %, switched within one process).
+// and +6 / +4 %; one thread, Q4_0, AVX2 231 -> 298. Of 2 to 48 KB, 4 to 16 do alike with AVX2, 4 to 10 with
+// AVX-512. Tried without gain: into the first cache (AVX2 +10 %, AVX-512 -5 %), scales too; 8 bits (-2 to -10
+// %); threads that wait ask for up to 128 KB of the next product's codes (+-1 %, switched within one
+// process).
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
