@@ -113,7 +113,7 @@ PLANTED = {  # file, what stands there, what is planted instead
         "    __syncthreads();\n    return shared.sums",
         "    return shared.sums",
     ),
-    "a butterfly too few": ("rows.cuh", "distance > 0", "distance > 1"),
+    "a lane's sum for that of all": ("rows.cuh", "return sum_of_lanes(sum);", "return sum;"),
     "no barrier between tiles": ("gemm.cuh", "    __syncthreads();", ""),
     "a wait for too few copies": ("gemm.cuh", "cp_async_wait<kStages - 2>", "cp_async_wait<kStages - 1>"),
     "the next tile lands in the one that is read": (
