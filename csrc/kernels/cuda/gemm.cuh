@@ -21,6 +21,7 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/tile_copy.cuh"
+#include "kernels/cuda/together.cuh"
 
 namespace tuili::cuda {
 
@@ -259,12 +260,15 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kTilesM][Shape
   }
 }
 
-// Block (i, j) computes tile (i, j) of y: neighbours share their part of w.
+// Block (i, j) computes tile (i, j) of y: neighbours share their part of w. Larger tiles are of one product.
 template <typename Shape, Access kAccess>
-__global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) gemm_kernel(GemmProblem problem) {
-  constexpr bool kIsSmall = Shape::kTileM <= 64;
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
+    gemm_kernel(Together<GemmProblem> products) {
+  constexpr bool kIsSmall = Shape::kTileM <= 64, kIsSkinny = Shape::kTileM <= kTogetherRows;
   if constexpr (kIsSmall) let_next_kernel_start(Phase::begins);
-  const int first_row = blockIdx.x * Shape::kTileM, first_column = blockIdx.y * Shape::kTileN;
+  int tile = blockIdx.y;
+  const GemmProblem problem = kIsSkinny ? products.take<Shape>(tile) : products.of[0];
+  const int first_row = blockIdx.x * Shape::kTileM, first_column = tile * Shape::kTileN;
   float acc[Shape::kTilesM][Shape::kTilesN][4] = {};
   multiply_tile<Shape, kAccess>(acc, problem, first_row, first_column);
   if constexpr (kIsSmall) let_next_kernel_start(Phase::ends);

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "kernels/cuda/quant_records.cuh"
+#include "kernels/cuda/together.cuh"
 
 namespace tuili::cuda {
 
@@ -205,9 +206,12 @@ __device__ __forceinline__ void skinny_tile(const QuantProblem& problem, int fir
 
 // Block (i, j) computes tile (i, j) of y.
 template <typename Shape>
-__global__ void __launch_bounds__(kQuantThreads, Shape::kBlocks) gemm_skinny_kernel(QuantProblem problem) {
+__global__ void __launch_bounds__(kQuantThreads, Shape::kBlocks)
+    gemm_skinny_kernel(Together<QuantProblem> products) {
   let_next_kernel_start(Phase::begins);
-  skinny_tile<Shape>(problem, blockIdx.x * Shape::kTileM, blockIdx.y * Shape::kTileN);
+  int tile = blockIdx.y;
+  const QuantProblem problem = products.take<Shape>(tile);
+  skinny_tile<Shape>(problem, blockIdx.x * Shape::kTileM, tile * Shape::kTileN);
 }
 
 }  // namespace tuili::cuda
