@@ -7,8 +7,11 @@ namespace {
 using namespace tuili;           // NOLINT: a test file
 using namespace tuili::testing;  // NOLINT
 
-// Columns that fill no tile, and a product without any.
-constexpr int64_t kColumns[cuda::kMostTogether] = {70, 17, 0, 33};
+// Columns that fill no tile.
+constexpr int64_t kColumns[cuda::kMostTogether] = {70, 17, 1, 33};
+
+int64_t columns(const cuda::GemmArgs& args) { return args.n; }
+int64_t columns(const cuda::QuantizedGemmArgs& args) { return args.w.n; }
 
 // What all products of `args` give, in one launch and one by one, by product.
 template <typename Args>
@@ -18,7 +21,7 @@ void check(std::vector<Args> args, const char* name, uint64_t seed) {
     std::vector<std::unique_ptr<OnDevice<float>>> outputs;
     for (size_t i = 0; i < args.size(); ++i) {
       outputs.push_back(
-          std::make_unique<OnDevice<float>>(std::vector<float>(size_t(args[i].m * kColumns[i]), -7)));
+          std::make_unique<OnDevice<float>>(std::vector<float>(size_t(args[i].m * columns(args[i])), -7)));
       args[i].y = outputs.back()->get();
     }
     emulation::set_seed(seed);
@@ -51,6 +54,8 @@ TUILI_TEST(gemms_together_have_the_bits_of_each_alone) {
       }
       check(args, "bf16", uint64_t(m));
       check(std::vector(args.begin(), args.begin() + 2), "bf16", uint64_t(m) + 1);
+      args[1].n = 0;
+      check(args, "bf16, one without columns", uint64_t(m) + 2);
     }
   }
 }
