@@ -93,6 +93,43 @@ TUILI_TEST(quantized_gemms_of_many_columns_together_have_the_bits_of_each_alone)
   }
 }
 
+// Five of one format, which are more than one launch takes, between others.
+TUILI_TEST(linear_maps_of_several_formats_have_the_bits_of_each_alone) {
+  constexpr int64_t k = 64;
+  constexpr Format kFormats[] = {Format::q8_0, Format::q4_0, Format::q4_0, Format::q4_0,
+                                 Format::q4_0, Format::q4_0, Format::bf16, Format::q4_0};
+  OnDevice<bf16> dense(normals<bf16>(16 * k, 9));
+  std::vector<std::unique_ptr<PackedWeights>> weights;
+  std::vector<PackedMatrix> matrices;
+  for (const Format format : kFormats) {
+    const int64_t n = 16 + int64_t(matrices.size());
+    if (format == Format::bf16) {
+      matrices.push_back(
+          {.format = format, .n = 16, .k = k, .codes = reinterpret_cast<const uint8_t*>(dense.get())});
+    } else {
+      weights.push_back(std::make_unique<PackedWeights>(format, n, k, uint64_t(n)));
+      matrices.push_back(weights.back()->on_device);
+    }
+  }
+  for (const int64_t m : {3, 17}) {  // 17: a launch each
+    OnDevice<bf16> x(normals<bf16>(size_t(m * k), 1));
+    std::vector<std::unique_ptr<OnDevice<float>>> together, alone;
+    std::vector<ops::LinearMap> maps;
+    for (const PackedMatrix& w : matrices) {
+      for (auto* outputs : {&together, &alone})
+        outputs->push_back(std::make_unique<OnDevice<float>>(size_t(m * w.n)));
+      ops::Activations input{x.view({m, k}), {}};
+      const ops::LinearMap map{alone.back()->view({m, w.n}), &w};
+      ops::gemm({}, input, {&map, 1}, ops::Compute::automatic);
+      maps.push_back({together.back()->view({m, w.n}), &w});
+    }
+    ops::Activations input{x.view({m, k}), {}};
+    ops::gemm({}, input, maps, ops::Compute::automatic);
+    for (size_t i = 0; i < maps.size(); ++i)
+      require_same_bits(together[i]->read(), alone[i]->read(), "map ", i, ", m ", m);
+  }
+}
+
 TUILI_TEST(gemms_together_are_few_of_few_rows_and_one_input) {
   OnDevice<bf16> x(normals<bf16>(17 * 32, 1)), w(normals<bf16>(8 * 32, 2));
   OnDevice<float> y(17 * 8);
