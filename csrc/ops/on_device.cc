@@ -110,20 +110,25 @@ void check(const TensorView& x, const LinearMap& map) {
                info_of(w.format).name);
 }
 
+template <typename Args, typename ToArgs>
+int launch(device::Stream stream, std::span<const LinearMap> maps, const ToArgs& args_of) {
+  std::array<Args, cuda::kMostTogether> products{};
+  std::ranges::transform(maps, products.begin(), args_of);
+  return cuda::gemm(stream, std::span<const Args>(products).first(maps.size()));
+}
+
 // Maps of one format, in one launch: `input` holds the m rows of x rounded.
 void gemm(device::Stream stream, int64_t m, const cuda::bf16* input, std::span<const LinearMap> maps) {
-  std::array<cuda::GemmArgs, cuda::kMostTogether> dense{};
-  std::array<cuda::QuantizedGemmArgs, cuda::kMostTogether> quantized{};
-  for (size_t i = 0; i < maps.size(); ++i) {
-    const auto& [y, w, bias] = maps[i];
-    dense[i] = {y.f32(), input, reinterpret_cast<const cuda::bf16*>(w->codes), bias, m, w->n, w->k};
-    quantized[i] = {y.f32(), input, *w, bias, m};
-  }
-  const bool is_dense = is_float(maps[0].w->format);
-  device::check(
-      is_dense ? cuda::gemm(stream, std::span<const cuda::GemmArgs>(dense).first(maps.size()))
-               : cuda::gemm(stream, std::span<const cuda::QuantizedGemmArgs>(quantized).first(maps.size())),
-      "gemm");
+  const auto dense = [&](const LinearMap& map) {
+    const auto* const w = reinterpret_cast<const cuda::bf16*>(map.w->codes);
+    return cuda::GemmArgs{map.y.f32(), input, w, map.bias, m, map.w->n, map.w->k};
+  };
+  const auto quantized = [&](const LinearMap& map) {
+    return cuda::QuantizedGemmArgs{map.y.f32(), input, *map.w, map.bias, m};
+  };
+  device::check(is_float(maps[0].w->format) ? launch<cuda::GemmArgs>(stream, maps, dense)
+                                            : launch<cuda::QuantizedGemmArgs>(stream, maps, quantized),
+                "gemm");
 }
 
 // How many of the maps, from the first on, are one launch.

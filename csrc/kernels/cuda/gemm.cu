@@ -28,17 +28,17 @@ int launch_gemm(Stream stream, const Together<GemmProblem>& products, Access loa
 // The shape decides how fast, never which bits.
 int gemm(Stream stream, std::span<const GemmArgs> products) {
   if (!are_together(products)) return cudaErrorInvalidValue;
-  const auto& [y, x, w, bias, m, n, k, multiprocessors] = products[0];
+  const GemmArgs& first = products[0];
+  const int64_t row_bytes = first.k * static_cast<int64_t>(sizeof(bf16));
   Together<GemmProblem> problems{};
   Access loads = Access::vector;
   int64_t all_n = 0;
   for (size_t i = 0; i < products.size(); ++i) {
     const GemmArgs& args = products[i];
-    if (args.x != x || args.m != m || args.k != k || args.m > kLargest || args.n > kLargest ||
-        args.k > kLargest || args.multiprocessors < 1)
+    if (args.x != first.x || args.m != first.m || args.k != first.k || args.m > kLargest ||
+        args.n > kLargest || args.k > kLargest || args.multiprocessors < 1)
       return cudaErrorInvalidValue;
-    const int64_t row_bytes = k * static_cast<int64_t>(sizeof(bf16));
-    if (!has_vector_rows(x, row_bytes) || !has_vector_rows(args.w, row_bytes)) loads = Access::scalar;
+    if (!has_vector_rows(args.x, row_bytes) || !has_vector_rows(args.w, row_bytes)) loads = Access::scalar;
     all_n += args.n;
     problems.of[i] = {args.y,
                       args.x,
@@ -49,11 +49,12 @@ int gemm(Stream stream, std::span<const GemmArgs> products) {
                       static_cast<int>(args.k),
                       pair_access(args.y, args.n, sizeof(float))};
   }
-  if (m == 0 || all_n == 0) return cudaSuccess;  // a launch of zero blocks is an error
-  if (m <= FewGemm::kTileM) return launch_gemm<FewGemm>(stream, problems, loads);
-  if (m <= SlimGemm::kTileM) return launch_gemm<SlimGemm>(stream, problems, loads);
+  if (first.m == 0 || all_n == 0) return cudaSuccess;  // a launch of zero blocks is an error
+  if (first.m <= FewGemm::kTileM) return launch_gemm<FewGemm>(stream, problems, loads);
+  if (first.m <= SlimGemm::kTileM) return launch_gemm<SlimGemm>(stream, problems, loads);
   return with_cheapest<HugeGemm, WideGemm, BroadGemm, SquareGemm, TallGemm>(
-      m, n, multiprocessors, [&]<typename Shape>() { return launch_gemm<Shape>(stream, problems, loads); });
+      first.m, first.n, first.multiprocessors,
+      [&]<typename Shape>() { return launch_gemm<Shape>(stream, problems, loads); });
 }
 
 #define TUILI_GEMM(Shape)                                                             \

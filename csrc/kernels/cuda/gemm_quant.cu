@@ -51,14 +51,14 @@ int launch_for_rows(Stream stream, const Together<QuantProblem>& products, int64
 
 int gemm(Stream stream, std::span<const QuantizedGemmArgs> products) {
   if (!are_together(products)) return cudaErrorInvalidValue;
-  const auto& [y, x, w, bias, m, multiprocessors] = products[0];
+  const QuantizedGemmArgs& first = products[0];
   Together<QuantProblem> problems{};
   int64_t n = 0;
   for (size_t i = 0; i < products.size(); ++i) {
     const QuantizedGemmArgs& args = products[i];
-    if (args.x != x || args.m != m || args.w.k != w.k || args.w.format != w.format || args.m > kLargest ||
-        args.w.n > kLargest || args.w.k > kLargest || args.w.k % kGroupK != 0 || args.multiprocessors < 1 ||
-        !has_vector_rows(args.x, args.w.k * static_cast<int64_t>(sizeof(bf16))))
+    if (args.x != first.x || args.m != first.m || args.w.k != first.w.k || args.w.format != first.w.format ||
+        args.m > kLargest || args.w.n > kLargest || args.w.k > kLargest || args.w.k % kGroupK != 0 ||
+        args.multiprocessors < 1 || !has_vector_rows(args.x, args.w.k * static_cast<int64_t>(sizeof(bf16))))
       return cudaErrorInvalidValue;
     n += args.w.n;
     problems.of[i] = {.y = args.y,
@@ -69,8 +69,9 @@ int gemm(Stream stream, std::span<const QuantizedGemmArgs> products) {
                       .n = static_cast<int>(args.w.n),
                       .k = static_cast<int>(args.w.k)};
   }
-  if (m == 0 || n == 0) return cudaSuccess;  // a launch of zero blocks is an error
-  switch (w.format) {
+  if (first.m == 0 || n == 0) return cudaSuccess;  // a launch of zero blocks is an error
+  const int64_t multiprocessors = first.multiprocessors;
+  switch (first.w.format) {
     case Format::q8_0: return launch_for_rows<Format::q8_0>(stream, problems, n, multiprocessors);
     case Format::q4_0: return launch_for_rows<Format::q4_0>(stream, problems, n, multiprocessors);
     case Format::q4_1: return launch_for_rows<Format::q4_1>(stream, problems, n, multiprocessors);

@@ -10,6 +10,7 @@
 //     and five or six blocks, 24.4; with n 4,096, 17 % more; with 16 rows x two pairs ahead: registers spill
 // v8  weights are on their way before the kernel in front has ended, and the next kernel starts earlier:
 //     Q4_0, m 1, n = k = 2,048 3.0 µs (3.9), n = k = 4,096 6.0 (6.5), n 28,672 21.2 (24.8)
+// v9  products of one x are one launch (gemm.cuh, v8)
 #pragma once
 
 #include "kernels/cuda/quant_records.cuh"
@@ -210,7 +211,7 @@ __global__ void __launch_bounds__(kQuantThreads, Shape::kBlocks)
     gemm_skinny_kernel(Together<QuantProblem> products) {
   let_next_kernel_start(Phase::begins);
   int tile = blockIdx.y;
-  const QuantProblem problem = products.take<Shape>(tile);
+  const QuantProblem problem = products.product_of<Shape>(tile);
   skinny_tile<Shape>(problem, blockIdx.x * Shape::kTileM, tile * Shape::kTileN);
 }
 

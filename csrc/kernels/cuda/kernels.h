@@ -65,7 +65,7 @@ int l2_normalize(Stream stream, float* y, const float* x, int64_t n_rows, int64_
 // Of the rows x[t, :] of each text i, of which there are n_rows[i] > 0, one text after another (a list in the
 // host's memory):
 //   y[i, :] = (Σ_t x[t, :]) · (1 / n_rows[i]), per column a canonical sum over t      y f32 [n_texts, n]
-// the same of x[t, :] · (2 (t + 1) / (n_rows[i] + 1)), and the largest of each column. CPU's bits.
+// the same of x[t, :] · (2 (t + 1) / (n_rows[i] + 1)), and each column's largest (a NaN stays). CPU's bits.
 int mean_rows(Stream stream, float* y, const float* x, std::span<const int32_t> n_rows, int64_t n);
 int weighted_mean_rows(Stream stream, float* y, const float* x, std::span<const int32_t> n_rows, int64_t n);
 int max_rows(Stream stream, float* y, const float* x, std::span<const int32_t> n_rows, int64_t n);

@@ -30,9 +30,9 @@ struct Together {
     return n;
   }
 
-  // Whose tile number `tile` is; which of its own follows in `tile`.
+  // The product that tile number `tile` belongs to; `tile` becomes its number there.
   template <typename Shape>
-  __device__ __forceinline__ Problem take(int& tile) const {
+  __device__ __forceinline__ Problem product_of(int& tile) const {
     Problem problem = of[0];
     int first = 0, before = 0;
 #pragma unroll
