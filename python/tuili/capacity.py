@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, TypedDict, cast
 
 from tuili import _core
 from tuili.errors import ModelLimitError
@@ -129,10 +129,13 @@ def plan_capacity(
     kv_cache_bytes: int | None,
     kv_cache_dtype: str,
     device: _core.Device = "cpu",
+    placed: _core.Model | None = None,
     rounds_activations: bool = False,
 ) -> Capacity:
     """Decide the cache of a decoder, or an encoder-decoder's.
 
+    placed          the model in the device's memory, where the runner's workspace comes to lie, too; of the
+                    host's, which is committed as it is written, nothing is set aside for that
     kv_cache_bytes  None: what max_num_seqs full texts need, and a block more each, but at most a quarter of
                     the memory that is available, of a device nine tenths; at least one full text
     max_model_len   None: what the model was trained for, or less if the cache cannot hold that
@@ -153,6 +156,9 @@ def plan_capacity(
         full += -(-n_source // BLOCK_SIZE)  # and of its source
     areas = areas_of(spec, dtype, limits.prefill_chunk)
     available = _available(device)
+    if device != "cpu" and placed is not None:
+        options = runner_options(limits, n_source)
+        available = max(available - _core.Runner.most_workspace_bytes(placed, **options), 0)
     if kv_cache_bytes is not None:
         n_bytes = integer("kv_cache_bytes", kv_cache_bytes, areas.text_bytes(1), MAX_BYTES)
         note = "kv_cache_bytes as given"
@@ -180,6 +186,21 @@ def plan_capacity(
     n_bytes += sum(n * areas.windows[length].block_bytes for length, n in windows.items())
     length = _length(wanted, n_text * BLOCK_SIZE, max_model_len)
     return Capacity(length, min(n_source, n_text * BLOCK_SIZE), dtype, n_blocks, windows, n_bytes, note)
+
+
+class RunnerOptions(TypedDict):
+    max_batch_tokens: int
+    max_seqs: int
+    max_source_tokens: int
+
+
+def runner_options(limits: Limits, max_source_len: int) -> RunnerOptions:
+    """Of a runner for so many texts; max_source_len is 0 where there are no sources."""
+    return {
+        "max_batch_tokens": limits.prefill_chunk + limits.max_num_seqs,
+        "max_seqs": limits.max_num_seqs,
+        "max_source_tokens": max(limits.prefill_chunk, max_source_len) if max_source_len else 0,
+    }
 
 
 def allocate(
