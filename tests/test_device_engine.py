@@ -237,7 +237,7 @@ def test_the_usual_cache_leaves_room_for_a_step(llama_path: Path, monkeypatch: p
         step, texts = llm._runner.workspace_bytes, llm.config["kv_cache"]["bytes"]
     available = 2 * step
     assert 0.9 * available < texts
-    monkeypatch.setattr("tuili.capacity._available", lambda device: available)
+    monkeypatch.setattr("tuili._core.device_memory", lambda device: (available, available))
     with LLM(llama_path, **options) as llm:
         assert "nine tenths" in llm.config["kv_cache"]["why"]
         taken = llm._runner.workspace_bytes + llm.config["kv_cache"]["bytes"]

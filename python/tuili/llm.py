@@ -185,7 +185,6 @@ class LLM(Conversations, Vectors, Introspection, SavedPrefixes):
                 max_model_len=max_model_len,
                 kv_cache_bytes=kv_cache_bytes,
                 kv_cache_dtype=kv_cache_dtype,
-                device=self._device,
                 placed=self._model,
                 rounds_activations=self.loaded.rounds_activations,
             )
