@@ -17,9 +17,11 @@ SourceEncoder::Room SourceEncoder::Room::take(Carver& carver, const Model& model
   const int64_t n = options.max_source_tokens, kept_size = model.spec.largest_kv_size();
   const ModelSpec& spec = model.spec.encoder[0];
   const DeviceKind device = model.device.kind;
-  Room room{.state = State::take(carver, spec, n, device),
-            .pages = TextPages(carver, spec, n, options.max_seqs, device)};
-  for (TensorView* part : {&room.key, &room.value}) *part = take_rows(carver, n, kept_size, device);
+  Room room;
+  room.state = State::take(carver, spec, n, device);
+  room.pages = TextPages(carver, spec, n, options.max_seqs, device);
+  room.key = take_rows(carver, n, kept_size, device);
+  room.value = take_rows(carver, n, kept_size, device);
   return room;
 }
 
