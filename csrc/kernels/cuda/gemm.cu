@@ -57,9 +57,10 @@ int gemm(Stream stream, std::span<const GemmArgs> products) {
       [&]<typename Shape>() { return launch_gemm<Shape>(stream, problems, loads); });
 }
 
-#define TUILI_GEMM(Shape)                                                             \
-  template __global__ void gemm_kernel<Shape, Access::vector>(Together<GemmProblem>); \
-  template __global__ void gemm_kernel<Shape, Access::scalar>(Together<GemmProblem>);
+#define TUILI_GEMM(Shape)                                      \
+  template __global__ void gemm_kernel<Shape, Access::vector>( \
+      const __grid_constant__ Together<GemmProblem>);          \
+  template __global__ void gemm_kernel<Shape, Access::scalar>(const __grid_constant__ Together<GemmProblem>);
 TUILI_GEMM(HugeGemm)
 TUILI_GEMM(WideGemm)
 TUILI_GEMM(BroadGemm)

@@ -265,11 +265,11 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kTilesM][Shape
 // Block (i, j) computes tile (i, j) of y: neighbours share their part of w. Larger tiles are of one product.
 template <typename Shape, Access kAccess>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
-    gemm_kernel(Together<GemmProblem> products) {
+    gemm_kernel(const __grid_constant__ Together<GemmProblem> products) {
   constexpr bool kIsSmall = Shape::kTileM <= 64, kIsSkinny = Shape::kTileM <= kTogetherRows;
   if constexpr (kIsSmall) let_next_kernel_start(Phase::begins);
   int tile = blockIdx.y;
-  const GemmProblem problem = kIsSkinny ? products.product_of<Shape>(tile) : products.of[0];
+  const GemmProblem& problem = kIsSkinny ? products.product_of<Shape>(tile) : products.of[0];
   const int first_row = blockIdx.x * Shape::kTileM, first_column = tile * Shape::kTileN;
   float acc[Shape::kTilesM][Shape::kTilesN][4] = {};
   multiply_tile<Shape, kAccess>(acc, problem, first_row, first_column);

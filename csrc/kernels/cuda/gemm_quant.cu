@@ -84,17 +84,20 @@ int gemm(Stream stream, std::span<const QuantizedGemmArgs> products) {
   }
 }
 
-#define TUILI_GEMM(format)                                                                        \
-  template __global__ void gemm_quant_kernel<WideQuant<Format::format>>(QuantProblem);            \
-  template __global__ void gemm_quant_kernel<SquareQuant<Format::format>>(QuantProblem);          \
-  template __global__ void gemm_quant_kernel<TallQuant<Format::format>>(QuantProblem);            \
-  template __global__ void gemm_skinny_kernel<SlimQuant<Format::format>>(Together<QuantProblem>); \
-  template __global__ void gemm_skinny_kernel<FewQuant<Format::format>>(Together<QuantProblem>);
+#define TUILI_GEMM(format)                                                               \
+  template __global__ void gemm_quant_kernel<WideQuant<Format::format>>(QuantProblem);   \
+  template __global__ void gemm_quant_kernel<SquareQuant<Format::format>>(QuantProblem); \
+  template __global__ void gemm_quant_kernel<TallQuant<Format::format>>(QuantProblem);   \
+  template __global__ void gemm_skinny_kernel<SlimQuant<Format::format>>(                \
+      const __grid_constant__ Together<QuantProblem>);                                   \
+  template __global__ void gemm_skinny_kernel<FewQuant<Format::format>>(                 \
+      const __grid_constant__ Together<QuantProblem>);
 TUILI_QUANT_FORMATS(TUILI_GEMM)
 #undef TUILI_GEMM
 
-#define TUILI_GEMM(format) \
-  template __global__ void gemm_skinny_kernel<BroadQuant<Format::format>>(Together<QuantProblem>);
+#define TUILI_GEMM(format)                                                 \
+  template __global__ void gemm_skinny_kernel<BroadQuant<Format::format>>( \
+      const __grid_constant__ Together<QuantProblem>);
 TUILI_GEMM(q8_0)
 TUILI_GEMM(q4_0)
 TUILI_GEMM(q5_0)

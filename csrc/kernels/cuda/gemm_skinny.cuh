@@ -208,10 +208,10 @@ __device__ __forceinline__ void skinny_tile(const QuantProblem& problem, int fir
 // Block (i, j) computes tile (i, j) of y.
 template <typename Shape>
 __global__ void __launch_bounds__(kQuantThreads, Shape::kBlocks)
-    gemm_skinny_kernel(Together<QuantProblem> products) {
+    gemm_skinny_kernel(const __grid_constant__ Together<QuantProblem> products) {
   let_next_kernel_start(Phase::begins);
   int tile = blockIdx.y;
-  const QuantProblem problem = products.product_of<Shape>(tile);
+  const QuantProblem& problem = products.product_of<Shape>(tile);
   skinny_tile<Shape>(problem, blockIdx.x * Shape::kTileM, tile * Shape::kTileN);
 }
 

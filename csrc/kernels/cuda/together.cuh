@@ -32,16 +32,15 @@ struct Together {
 
   // The product that tile number `tile` belongs to; `tile` becomes its number there.
   template <typename Shape>
-  __device__ __forceinline__ Problem product_of(int& tile) const {
-    Problem problem = of[0];
-    int first = 0, before = 0;
+  __device__ __forceinline__ const Problem& product_of(int& tile) const {
+    int product = 0, first = 0, before = 0;
 #pragma unroll
     for (int i = 1; i < kMostTogether; ++i) {
       before += tiles_of<Shape>(of[i - 1]);
-      if (tile >= before) problem = of[i], first = before;
+      if (tile >= before) product = i, first = before;
     }
     tile -= first;
-    return problem;
+    return of[product];
   }
 };
 
