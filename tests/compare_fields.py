@@ -73,7 +73,9 @@ def made(case: Any, config: Values, folder: Path) -> Any:
     stored = model.state_dict()
     weights = {name: x for name, x in model.named_parameters() if x.requires_grad}  # no sinusoids
     weights |= {
-        name: x for name, x in model.named_buffers() if name in stored and x.is_floating_point() and not x.any()
+        name: x
+        for name, x in model.named_buffers()
+        if name in stored and x.is_floating_point() and not x.any()
     }
     with torch.no_grad():
         for name, weight in weights.items():
@@ -98,7 +100,10 @@ def theirs(case: Any, config: Values, folder: Path) -> Rows:
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     encodes = isinstance(case, encoder_models.Case)
     if isinstance(case, seq2seq_models.Case):
-        inputs = {"input_ids": torch.tensor([source_ids()]), "decoder_input_ids": torch.tensor([target_ids(case)])}
+        inputs = {
+            "input_ids": torch.tensor([source_ids()]),
+            "decoder_input_ids": torch.tensor([target_ids(case)]),
+        }
     with torch.no_grad():
         got = model(**inputs, **({"output_hidden_states": True} if encodes else {}), return_dict=True)
     found = [got.hidden_states[-1][0]] if encodes else []
@@ -200,7 +205,10 @@ def outcome(case: Any, config: Values, usual: Rows) -> tuple[str, str]:
                 which = "as drawn" if text == json.dumps(config) else "as saved"
                 change = distance(wanted, usual)
                 ignored = distance(found[-1], usual) <= LIMIT
-                return "wrong", f"{error:.1e} {which}; changed by {change:.1e}; {'ignored' if ignored else 'read otherwise'}"
+                return (
+                    "wrong",
+                    f"{error:.1e} {which}; changed by {change:.1e}; {'ignored' if ignored else 'read otherwise'}",
+                )
     if said:
         return ("needless" if same else "refused"), said
     return ("nothing" if same else "followed"), ""
@@ -254,7 +262,11 @@ def main() -> int:
     taken: collections.Counter[str] = collections.Counter()
     for case in (*architecture_table.CASES, *encoder_models.CASES.values(), *seq2seq_models.CASES):
         name = case.config["architectures"][0]
-        if getattr(case, "verified", "transformers") != "transformers" or "n_embd" in case.config and name.startswith("Nomic"):
+        if (
+            getattr(case, "verified", "transformers") != "transformers"
+            or "n_embd" in case.config
+            and name.startswith("Nomic")
+        ):
             continue
         if (arguments.classes and name not in arguments.classes) or taken[name] == arguments.cases:
             continue

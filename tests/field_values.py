@@ -63,7 +63,11 @@ _ALWAYS: dict[str, tuple[Any, ...]] = {
             "sliding_attention": {"rope_type": "yarn", "rope_theta": 9.0, "factor": 2.0, "truncate": False},
         },
     ),
-    "per_layer_config": ({"1": {"sliding_window": 4}}, {"1": {"hidden_act": "relu"}}, {"0": {"rms_norm_eps": 0.5}}),
+    "per_layer_config": (
+        {"1": {"sliding_window": 4}},
+        {"1": {"hidden_act": "relu"}},
+        {"0": {"rms_norm_eps": 0.5}},
+    ),
     "is_causal": (False, True),
     "is_decoder": (True, False),
     "use_bidirectional_attention": (True, "all", "vision"),
@@ -180,7 +184,9 @@ def compared_strings(*classes: type) -> dict[str, set[str]]:
     return found
 
 
-def changes(config: Values, theirs: Any, names: list[str], strings: dict[str, set[str]]) -> Iterator[tuple[str, Values]]:
+def changes(
+    config: Values, theirs: Any, names: list[str], strings: dict[str, set[str]]
+) -> Iterator[tuple[str, Values]]:
     """Each setting with each other value: what was changed, in words, and the config.json.
 
     theirs  transformers' configuration of `config`
@@ -192,10 +198,17 @@ def changes(config: Values, theirs: Any, names: list[str], strings: dict[str, se
     for name in names:
         now = config.get(name, getattr(theirs, name, None))
         if dataclasses.is_dataclass(now) or isinstance(now, dict) and name not in _ALWAYS:
-            within = now if isinstance(now, dict) else {f.name: getattr(now, f.name) for f in dataclasses.fields(now)}
+            within = (
+                now
+                if isinstance(now, dict)
+                else {f.name: getattr(now, f.name) for f in dataclasses.fields(now)}
+            )
             for key in set(within) - _OTHERS:
                 for value in others(key, within[key], strings.get(key, set()), n_layers):
-                    yield f"{name}.{key} = {value!r}", config | {name: (config.get(name) or {}) | {key: value}}
+                    yield (
+                        f"{name}.{key} = {value!r}",
+                        config | {name: (config.get(name) or {}) | {key: value}},
+                    )
             continue
         for value in others(name, now, strings.get(name, set()), n_layers):
             yield f"{name} = {value!r}", config | {name: value}
