@@ -197,7 +197,7 @@ def changes(
     )  # fmt: skip
     for name in names:
         now = config.get(name, getattr(theirs, name, None))
-        if dataclasses.is_dataclass(now) or isinstance(now, dict) and name not in _ALWAYS:
+        if dataclasses.is_dataclass(now) or (isinstance(now, dict) and name not in _ALWAYS):
             within = (
                 now
                 if isinstance(now, dict)
