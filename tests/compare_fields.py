@@ -13,6 +13,7 @@ changes
     refused    have an effect, and tuili refuses them
     needless   have none, and tuili refuses them
     theirs     are refused by transformers
+    torn       give transformers two answers: of a whole prompt, which is tuili's, and behind kept tokens
     wrong      are none of these: a line each says how far the two are apart
 
 --fields names the settings to change, "unasked" all that transformers' code asks for and tuili does not;
@@ -51,7 +52,7 @@ from tuili.loading.model import load, plan_model
 from tuili.tasks.head import last_row
 
 LIMIT = 1e-4
-OUTCOMES = ("followed", "nothing", "refused", "needless", "theirs", "wrong")
+OUTCOMES = ("followed", "nothing", "refused", "needless", "theirs", "torn", "wrong")
 SEARCH: Values = {"num_beams": 3, "length_penalty": 0.8}
 N_BEFORE = 20  # tokens that transformers has kept before it reads the others one by one
 Rows = list[np.ndarray]
@@ -190,12 +191,17 @@ def outcome(case: Any, config: Values, usual: Rows) -> tuple[str, str]:
             return "theirs", f"{type(error).__name__}: {str(error)[:200]}"
         if not all(np.isfinite(x).all() for x in wanted):
             return "theirs", "not finite"
+        torn = (
+            isinstance(case, architecture_table.Case) and distance([wanted[0][N_BEFORE:]], wanted[1:]) > LIMIT
+        )
+        if torn:
+            wanted, usual = wanted[:1], usual[:1]
         change = distance(wanted, usual)
         refusal = ""
         for which, text in (("saved", (folder / "config.json").read_text()), ("written", json.dumps(config))):
             (folder / "config.json").write_text(text, encoding="utf-8")
             try:
-                found = ours(case, folder)
+                found = [rows[: len(wanted)] for rows in ours(case, folder)]
             except TuiliError as error:
                 refusal = f"{type(error).__name__}: {error}"
                 continue
@@ -206,7 +212,9 @@ def outcome(case: Any, config: Values, usual: Rows) -> tuple[str, str]:
                 read = "ignored" if distance(found[-1], usual) <= LIMIT else "read otherwise"
                 return "wrong", f"{far:.1e} as {which}, {read}; transformers' change is {change:.1e}"
     if refusal:
-        return ("needless" if change <= LIMIT else "refused"), refusal
+        return ("needless" if change <= LIMIT and not torn else "refused"), refusal
+    if torn:
+        return "torn", ""
     return ("nothing" if change <= LIMIT else "followed"), ""
 
 

@@ -81,7 +81,9 @@ _ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu", "swish", "gelu_10", "laplace
 _KINDS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention", "attention")
 
 
-_WHO_COMPUTES = re.compile(r"models|modeling_|masking_utils|activations|pytorch_utils|integrations")
+_WHO_COMPUTES = re.compile(
+    r"models|modeling_|masking_utils|cache_utils|activations|pytorch_utils|integrations"
+)
 
 
 class Asked:
