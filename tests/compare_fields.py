@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import logging
 import sys
 import tempfile
 import warnings
@@ -262,6 +263,7 @@ def main() -> int:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.simplefilter("ignore")
+    logging.disable()
     table = Table(case=60, **dict.fromkeys(OUTCOMES, 9))
     taken: collections.Counter[str] = collections.Counter()
     for case in (*architecture_table.CASES, *encoder_models.CASES.values(), *seq2seq_models.CASES):

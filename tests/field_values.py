@@ -127,6 +127,8 @@ def names_of(config: Any, asked: set[str]) -> list[str]:
     known = set(dir(type(config))) - {field.name for field in dataclasses.fields(config)}
     found = {name for name in asked - known if not re.search("^_(?!remove)|drop", name)}
     found |= {name for name, first in second.items() if {name, first} & asked} | set(second.values()) & asked
+    if hasattr(config, "encoder_layers"):  # goes before it here: see class_defaults.first_names
+        found.discard("num_hidden_layers")
     return sorted((found | _ALWAYS.keys()) - _OTHERS)
 
 

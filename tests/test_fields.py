@@ -19,8 +19,9 @@ CASES = (*architecture_table.CASES, *encoder_models.CASES.values(), *seq2seq_mod
 
 def spec_of(architecture: str, **changes: Any) -> ModelSpec:
     """Of the class's first case with other settings."""
-    case = next(case for case in CASES if case.config["architectures"] == [architecture])
-    config = Config(case.config | changes, "config.json")
+    of = architecture.replace("EncoderModel", "ForConditionalGeneration")
+    case = next(case for case in CASES if case.config["architectures"] == [of])
+    config = Config(case.config | {"architectures": [architecture]} | changes, "config.json")
     return hf_architecture(config)[1].spec(config)
 
 
@@ -29,11 +30,15 @@ def spec_of(architecture: str, **changes: Any) -> ModelSpec:
     [
         ("LlamaForCausalLM", {"per_layer_config": {"1": {"sliding_window": 4}}}),
         ("BertModel", {"per_layer_config": {"0": {"hidden_act": "relu"}}}),
+        ("LlamaForCausalLM", {"attention_chunk_size": 4}),
+        ("BertModel", {"is_causal": True}),
+        ("T5EncoderModel", {"is_causal": True}),
         ("IQuestCoderForCausalLM", {"clip_qkv": 8.0}),
         ("IQuestCoderForCausalLM", {"use_sliding_window": True}),
         ("T5ForConditionalGeneration", {"is_causal": False}),
         ("T5ForConditionalGeneration", {"is_causal": True}),
         ("BartForConditionalGeneration", {"is_causal": True}),
+        ("BartForConditionalGeneration", {"sliding_window": 4}),
     ],
 )
 def test_a_setting_that_is_not_followed_is_an_error(architecture: str, changes: dict[str, Any]) -> None:

@@ -322,6 +322,7 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
     from tuili.loading.architectures import class_defaults, decoder_heads, expect_only, seq2seq_heads
 
     expect_only(config, "per_layer_config", {})  # settings of some layers that go before those of all
+    expect_only(config, "attention_chunk_size")  # which transformers' cache heeds in any class
     headed = _headed(names[0]) if names[0] not in HF_ARCHITECTURES else None
     name = headed or names[0]
     module: Any = _architecture(HF_ARCHITECTURES, name, f"{config.what}: architectures")
@@ -330,6 +331,7 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
     config.fill(class_defaults.usual_of(name))
     if name in HF_SEQ2SEQ:
         expect_only(config, "is_causal")  # either value is one of both halves
+        expect_only(config, "sliding_window")  # of the cache, where whole texts have none
     if headed in HF_SEQ2SEQ:
         module = seq2seq_heads.HeadedSeq2seq(module, headed)
     elif headed is not None:
@@ -341,6 +343,10 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
                     f"{config.what}: {key} must be {usual} of {names[0]}, which writes from left to right",
                     code="config_unsupported",
                 )
+    else:
+        expect_only(
+            config, "is_causal", False
+        )  # an encoder's, which transformers then hides what follows from
     return names[0], module
 
 
