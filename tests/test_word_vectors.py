@@ -13,6 +13,7 @@ import pytest
 import tuili
 from tuili import WordVectors
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError
+from tuili.tasks.scores import best
 
 WORDS = ["the", "king", "queen", "man", "woman", "皇帝", "女王", "naïve", "</s>", "2024"]
 WIDTH = 12
@@ -337,3 +338,10 @@ def test_the_command_prints_neighbours(file, capsys):
     for words, where in (["king", "nobody"], "WORD 2"), (["king", "--minus", "无人"], "--minus 1"):
         assert main(["similar", path, *words]) == 1
         assert capsys.readouterr().err == f"tuili: {where} is not among the file's words\n"
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 40, 41])
+def test_the_best_scores_are_the_first_of_a_stable_sort(n):
+    scores = np.random.default_rng(n).integers(0, 6, 40) / 7.0  # of which many are equal
+    scores[::9] = -np.inf
+    assert best(scores, n) == np.argsort(-scores, kind="stable")[:n].tolist()

@@ -11,6 +11,7 @@ from tuili import _core
 from tuili.encoder import POOLINGS, Pooling
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import described, invalid, one_of
+from tuili.tasks.scores import best
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
@@ -126,5 +127,4 @@ def prompt_of(known: Mapping[str, Any], name: object, own: object = None) -> str
 
 def ranking(scores: np.ndarray, documents: Sequence[str], top_k: int) -> list[dict[str, Any]]:
     """The top_k documents by falling score, the earlier one first among equals."""
-    order = np.argsort(-scores, kind="stable")[:top_k]
-    return [{"index": int(i), "score": float(scores[i]), "text": documents[i]} for i in order]
+    return [{"index": i, "score": float(scores[i]), "text": documents[i]} for i in best(scores, top_k)]

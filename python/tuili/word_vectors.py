@@ -16,6 +16,7 @@ from tuili.generation.checks import described, function_or_none, integer, invali
 from tuili.loading import word_vector_files
 from tuili.loading.files import StrPath
 from tuili.loading.store import path_text
+from tuili.tasks.scores import best
 
 _log = logging.getLogger("tuili")
 
@@ -168,7 +169,7 @@ class WordVectors:
             scores = np.concatenate([_core.ops.gemm(unit, packed) for packed in self._packed], axis=1)
             scores[:, list(without)] = -np.inf
             for row in scores:
-                order = _largest(row, min(topn, len(self.words) - len(without)))
+                order = best(row, min(topn, len(self.words) - len(without)))
                 found.append([(self.words[j], float(row[j])) for j in order])
         return found
 
@@ -183,13 +184,3 @@ def _unit(x: NDArray[Any]) -> NDArray[np.float32]:
 def _packed(rows: NDArray[np.float32]) -> _core.PackedWeight:
     n, width = rows.shape
     return _core.PackedWeight("f32", n, width, rows.view(np.uint8).reshape(-1))
-
-
-def _largest(scores: NDArray[np.float32], n: int) -> NDArray[np.int64]:
-    """Places of the n largest, falling, the earlier one first among equals."""
-    if n <= 0:
-        return np.empty(0, np.int64)
-    least = np.partition(scores, len(scores) - n)[len(scores) - n]
-    places = np.flatnonzero(scores >= least)
-    order: NDArray[np.int64] = places[np.argsort(-scores[places], kind="stable")[:n]]
-    return order
