@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tuili.generation.checks import invalid
+from tuili.generation.checks import one_of
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -34,9 +34,8 @@ FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 def function_named(name: object) -> Callable[[np.ndarray], np.ndarray]:
     """One of FUNCTIONS; InvalidParameterError for another name."""
-    if not isinstance(name, str) or name.lower() not in FUNCTIONS:
-        invalid("function_to_apply", f"must be one of {', '.join(FUNCTIONS)}")
-    return FUNCTIONS[name.lower()]
+    lower = name.lower() if isinstance(name, str) else name
+    return FUNCTIONS[one_of("function_to_apply", lower, FUNCTIONS)]
 
 
 def best(scores: np.ndarray, n: int) -> list[int]:

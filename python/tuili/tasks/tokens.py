@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from tuili.errors import CUTTING_HELPS, InvalidParameterError
-from tuili.generation.checks import boolean, described, integer, invalid
+from tuili.generation.checks import boolean, described, integer, invalid, one_of
 from tuili.loading.tokenizer_calls import call
 from tuili.tasks.encoding import Encoded, checked_str, joined, too_long
 from tuili.tasks.pipeline import Pipeline, many, marked
@@ -262,9 +262,7 @@ def _strategy(chosen: Mapping[str, Any]) -> str:
     strategy = chosen["aggregation_strategy"]
     if strategy is None:
         return "none" if not grouped else "first" if whole else "simple"
-    if not isinstance(strategy, str) or strategy not in STRATEGIES:
-        invalid("aggregation_strategy", f"must be one of {', '.join(STRATEGIES)}")
-    return strategy
+    return one_of("aggregation_strategy", strategy, STRATEGIES)
 
 
 def _lists(inputs: object) -> list[Any]:
