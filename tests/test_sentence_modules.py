@@ -268,9 +268,11 @@ def test_options_of_embed_are_checked(tmp_path):
         for options in (
             {"pooling": "median"}, {"pooling": "cls"}, {"truncate_dim": 0}, {"truncate_dim": 25},
             {"prompt_name": "query"}, {"prompt_name": ["query"]}, {"precision": "int4"},
+            {"precision": "int8"},
         ):  # fmt: skip
             with pytest.raises(tuili.InvalidParameterError):
                 llm.embed("a cat", **options)
+        assert llm.stats()["texts"] == 0, "before any text is read"
 
 
 def test_truncation_keeps_an_end_token_that_stands_alone(tmp_path):

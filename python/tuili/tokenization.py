@@ -20,6 +20,7 @@ import numpy as np
 from tuili import _core
 from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
 from tuili.generation.checks import boolean, described
+from tuili.generation.token_ids import plain_ids
 from tuili.generation.worker import call_apart
 from tuili.least_tokens import LeastTokens
 from tuili.loading.tokenizer import LoadedTokenizer
@@ -308,7 +309,9 @@ class Tokenizer:
             refuse(f" must be token ids, not {type(ids).__name__}")
         if getattr(ids, "ndim", 1) == 0:  # numpy's says that it is iterable
             refuse(" must be token ids, not an array without dimensions")
-        n_vocab, checked = self.loaded.n_vocab, []
+        n_vocab, checked = self.loaded.n_vocab, list[int]()
+        if (plain := plain_ids(ids, n_vocab)) is not None and len(plain) <= MAX_DECODED_IDS:
+            return plain
         for i, item in enumerate(ids):
             if i == MAX_DECODED_IDS:
                 refuse(f": more than {MAX_DECODED_IDS} ids", "too_many_ids")

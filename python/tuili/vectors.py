@@ -64,6 +64,12 @@ class Vectors:
         normalized = self._embedding["normalize"] if normalize is None else boolean("normalize", normalize)
         space = _space(truncation, max_length, encoder.max_len)
         function_or_none("progress", progress)
+        width = self._width_of(poolings)
+        if truncate_dim is not None:
+            integer("truncate_dim", truncate_dim, 1, width)
+        kept = truncate_dim or self._embedding.get("truncate_dim")
+        none = np.empty((0, min(width, kept or width)), np.float32)
+        embedding.in_precision(none, precision, ranges)  # what is wrong with these is said before the work
         before = self.prompt_before(prompt_name, prompt)
         items = [self._cased(before + text) for text in embedding.checked_texts(texts)]
         ids = self.tokenizer.each(partial(self._encode_text, encoder, space), [(text,) for text in items])
@@ -74,20 +80,11 @@ class Vectors:
             encoder, ids, poolings, normalize=normalized and last, progress=progress, n_skipped=n_skipped
         )
         for layer in dense:
-            if layer.n_in is not None and vectors.shape[1] != layer.n_in:
-                invalid(
-                    "pooling",
-                    f"gives vectors of {vectors.shape[1]} numbers; the model's next module takes "
-                    f"{layer.n_in}",
-                )
             vectors = checked_finite(layer(vectors))
         if normalized and not last:
             vectors = _core.ops.l2_normalize(vectors)
-        if truncate_dim is not None:
-            integer("truncate_dim", truncate_dim, 1, vectors.shape[1])
-        width = truncate_dim or self._embedding.get("truncate_dim")
-        if width is not None:
-            vectors = embedding.shortened(vectors, width, normalize=bool(normalize))
+        if kept is not None:
+            vectors = embedding.shortened(vectors, kept, normalize=bool(normalize))
         vectors = embedding.in_precision(vectors, precision, ranges)
         return vectors[0] if isinstance(texts, str) else vectors
 
@@ -234,9 +231,19 @@ class Vectors:
     def whole_width(self) -> int:
         """The width before the model's files cut it; ModelUnsupportedError if the model makes no vectors."""
         self._encoder_engine()
-        widths = [layer.n_out for layer in self.loaded.dense if layer.n_out is not None]
-        pooled = self.loaded.spec.d_model * len(embedding.poolings_of(self._embedding, None))
-        return widths[-1] if widths else pooled
+        return self._width_of(embedding.poolings_of(self._embedding, None))
+
+    def _width_of(self, poolings: Sequence[Pooling]) -> int:
+        """The width that these poolings and the model's further modules give; InvalidParameterError if a
+        module takes another."""
+        width = self.loaded.spec.d_model * len(poolings)
+        for layer in self.loaded.dense:
+            if layer.n_in is not None and width != layer.n_in:
+                invalid(
+                    "pooling", f"gives vectors of {width} numbers; the model's next module takes {layer.n_in}"
+                )
+            width = width if layer.n_out is None else layer.n_out
+        return width
 
     def _cased(self, text: str) -> str:
         """`text` in lower case if the model's files ask for it."""
