@@ -344,9 +344,7 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
                     code="config_unsupported",
                 )
     else:
-        expect_only(
-            config, "is_causal", False
-        )  # an encoder's, which transformers then hides what follows from
+        expect_only(config, "is_causal", False)  # transformers hides what follows from such an encoder
     return names[0], module
 
 

@@ -44,6 +44,6 @@ def best(scores: np.ndarray, n: int) -> list[int]:
     if n < 1:
         return []
     least = np.partition(scores, -n)[-n]
-    few = np.flatnonzero(scores >= least)  # all that are no worse than the n-th: a sort of all takes longer
+    few = np.flatnonzero(~(scores < least))  # no worse than the n-th, or NaN: a sort of all takes longer
     found: list[int] = few[np.argsort(-scores[few], kind="stable")][:n].tolist()
     return found
