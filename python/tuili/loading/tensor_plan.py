@@ -112,6 +112,31 @@ def plan_tensors(
     return tensors, ignored
 
 
+def without_effect(
+    tensors: Sequence[PlannedTensor], spec: ModelSpec, dtype: str, compute: str, quantization: str | None
+) -> list[str]:
+    """What options do not do because of the formats that the files have, a line for each."""
+    kept = [
+        tensor.format
+        for tensor in tensors
+        if tensor.stored.format not in FLOATS and is_multiplied(tensor.name, spec)
+    ]
+    lines = []
+    if quantization is not None and kept:
+        formats = ", ".join(sorted(set(kept)))
+        lines.append(
+            f"quantization='{quantization}' is of float weights: {len(kept)} matrices that the files hold "
+            f"quantized stay as they are ({formats})"
+        )
+    if dtype != "auto" and not any(
+        is_weight(tensor.name, tensor.shape) and tensor.stored.format in FLOATS for tensor in tensors
+    ):
+        lines.append(f"dtype='{dtype}' is of float weights, of which the files hold none")
+    if compute == "int8" and all(tensor.format in FLOATS for tensor in tensors):
+        lines.append("compute='int8' is of quantized weights, of which there are none")
+    return lines
+
+
 def _is_bias_of_zeros(stored: TensorInfo, source: ModelSource) -> bool:
     """Whether it is what AutoGPTQ, until 2023, gave every quantized map that has no bias."""
     checkpoint = source.checkpoint
