@@ -446,7 +446,7 @@ class LLM(Conversations, Vectors, Introspection, SavedPrefixes):
         if is_chat(prompt):
             return None, self.encode_chat(prompt, how or with_tools(None), cuts=cuts)
         if isinstance(prompt, str):
-            return prompt, self.tokenizer.encode(self.fitting(prompt, cuts=cuts))
+            return prompt, self.tokenizer.noticed(self.tokenizer.encode(self.fitting(prompt, cuts=cuts)))
         if not (isinstance(prompt, list | tuple) or (isinstance(prompt, np.ndarray) and prompt.ndim)):
             invalid("prompt", f"must be a str, token ids or messages, not {described(prompt)}")
         return None, prompt

@@ -296,7 +296,7 @@ class Vectors:
             self.tokenizer.check_fits(text, space.max_len, CUTTING_HELPS)
         else:
             text = self.tokenizer.beginning(text, space.max_len)
-        ids = self.tokenizer.encode(text)
+        ids = self.tokenizer.noticed(self.tokenizer.encode(text))
         if len(ids) > space.max_len and (space.cut is not None or space.max_len < encoder.max_len):
             return encode(self.tokenizer, text, max_len=space.max_len, cut=space.cut).ids
         return ids

@@ -30,7 +30,6 @@ from tuili.loading.tensor_plan import (
     is_multiplied,
     is_weight,
     plan_tensors,
-    without_effect,
 )
 from tuili.loading.weights import (
     FLOAT_FORMATS,
@@ -168,8 +167,7 @@ def plan_model(
     find_tied(source, warnings)
     head = heads.describe(source.config, source.module)
     spec: ModelSpec = source.module.spec(source.config)
-    tensors, ignored = plan_tensors(source, spec, dtype, quantization, warnings)
-    warnings.extend(without_effect(tensors, spec, dtype, compute, quantization))
+    tensors, ignored = plan_tensors(source, spec, dtype, compute, quantization, warnings)
     weight_bytes = sum(tensor.n_bytes for tensor in tensors)
     largest = max(tensor.place.read_bytes + tensor.n_bytes for tensor in tensors)
     plan = LoadPlan(

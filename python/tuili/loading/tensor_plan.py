@@ -86,7 +86,12 @@ def find_tied(source: ModelSource, warnings: list[str]) -> None:
 
 
 def plan_tensors(
-    source: ModelSource, spec: ModelSpec, dtype: str, quantization: str | None, warnings: list[str]
+    source: ModelSource,
+    spec: ModelSpec,
+    dtype: str,
+    compute: str,
+    quantization: str | None,
+    warnings: list[str],
 ) -> tuple[list[PlannedTensor], list[str]]:
     """What becomes of every tensor that the spec needs, and the names of those that it does not."""
     expected = {name: tuple(shape) for name, shape in ModelBuilder(spec).expected()}
@@ -109,10 +114,11 @@ def plan_tensors(
         if not _is_bias_of_zeros(place.stored, source):
             warnings.append(f"tensor '{shown(place.stored.name)}' ({name}) is not used by this configuration")
         ignored.append(shown(place.stored.name, 256))
+    warnings += _without_effect(tensors, spec, dtype, compute, quantization)
     return tensors, ignored
 
 
-def without_effect(
+def _without_effect(
     tensors: Sequence[PlannedTensor], spec: ModelSpec, dtype: str, compute: str, quantization: str | None
 ) -> list[str]:
     """What options do not do because of the formats that the files have, a line for each."""
