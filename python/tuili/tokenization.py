@@ -80,6 +80,11 @@ class Tokenizer:
         return frozenset(self.loaded.hidden)
 
     @property
+    def first_id(self) -> int | None:
+        """The token that `encode` begins every text with, if the model wants one."""
+        return self.loaded.bos_id if self.loaded.add_bos else None
+
+    @property
     def first_differs(self) -> bool:
         """Whether tokens add other bytes at the beginning of a text: mostly, no space."""
         told = self.loaded.token_bytes
