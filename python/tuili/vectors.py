@@ -11,13 +11,29 @@ import numpy as np
 from tuili import _core, embedding
 from tuili.encoder import Encoder, Pooling, Progress, checked_finite
 from tuili.errors import CUTTING_HELPS, ModelUnsupportedError
-from tuili.generation.checks import boolean, described, function_or_none, integer, invalid
+from tuili.generation.checks import (
+    boolean,
+    described,
+    function_or_none,
+    integer,
+    invalid,
+    only_known,
+    same,
+)
 from tuili.loading.model import LoadedModel
 from tuili.tasks import classification
 from tuili.tasks.encoding import Room, encode, room
 from tuili.tasks.head import TaskModel, cannot
 from tuili.tasks.pairs import PairReading
 from tuili.tokenization import Tokenizer
+
+# What sentence-transformers' `encode` is told, where it asks for what is done anyway.
+_AS_IT_IS: dict[str, object] = {
+    "convert_to_numpy": True,
+    "convert_to_tensor": False,
+    "output_value": "sentence_embedding",
+    "show_progress_bar": False,
+}
 
 
 class Vectors:
@@ -104,8 +120,15 @@ class Vectors:
         sentences             the texts
         normalize_embeddings  True: normalize; False: as the model's own files say
         batch_size            changes nothing: batches are made of tokens
-        options               the others of `embed`
+        options               the others of `embed`, and what sentence-transformers has by default of
+                              convert_to_numpy, convert_to_tensor, output_value and show_progress_bar
+        raises                as `embed`; InvalidParameterError for other options
         """
+        only_known(options, {*(Vectors.embed.__kwdefaults__ or ()), *_AS_IT_IS})
+        for name, value in _AS_IT_IS.items():
+            if (given := options.pop(name, None)) is not None and not same(given, value):
+                said = "the vectors are a numpy array, and `progress` is told how far they are"
+                invalid(name, f"must be {value!r}, not {described(given)}: {said}")
         integer("batch_size", batch_size, 1, 2**31 - 1)
         if boolean("normalize_embeddings", normalize_embeddings):
             if normalize is not None:
@@ -113,8 +136,8 @@ class Vectors:
             normalize = True
         if texts is not None and sentences is not None:
             invalid("sentences", "are given next to texts")
-        given: Any = texts if sentences is None else sentences
-        return self.embed(given, normalize, pooling, **options)
+        chosen: Any = texts if sentences is None else sentences
+        return self.embed(chosen, normalize, pooling, **options)
 
     def similarity(
         self,
@@ -280,7 +303,7 @@ class Vectors:
             self.tokenizer.check_fits(text, space.max_len, CUTTING_HELPS)
         else:
             text = self.tokenizer.beginning(text, space.max_len)
-        ids = self.tokenizer.encode(text)
+        ids = self.tokenizer.noticed(self.tokenizer.encode(text))
         if len(ids) > space.max_len and (space.cut is not None or space.max_len < encoder.max_len):
             return encode(self.tokenizer, text, max_len=space.max_len, cut=space.cut).ids
         return ids
