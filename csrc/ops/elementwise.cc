@@ -347,7 +347,10 @@ void max_rows(const Context& context, const TensorView& y, const TensorView& x,
     float* const best = largest.f32();
     std::copy_n(rows.f32(), largest.count(), best);
     for (int64_t t = 1; t < rows.rows(); ++t)
-      for (int64_t i = 0; i < largest.count(); ++i) best[i] = std::max(rows.f32_row(t)[i], best[i]);
+      for (int64_t i = 0; i < largest.count(); ++i) {
+        const float element = rows.f32_row(t)[i];
+        best[i] = element < best[i] || best[i] != best[i] ? best[i] : element;
+      }
   });
 }
 
