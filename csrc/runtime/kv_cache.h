@@ -72,7 +72,7 @@ class KvCache {
     int64_t window, n_blocks, block_bytes = 0;
     // Block by block, all layers of a block together: what a sequence commits is one piece.
     PlacedBuffer memory;
-    std::vector<bool> is_written = {};  // [n_blocks]
+    std::vector<uint8_t> is_written = {};  // [n_blocks]; no bits, which threads would write together
   };
   // The bytes of a block that is to be written.
   TensorView written(int64_t area, int64_t id) {
