@@ -235,7 +235,8 @@ struct Builder {
   Builder(const ModelSpec& spec, const std::string& compute, int num_threads)
       : builder(spec, to_compute(compute), num_threads) {}
 
-  py::list expected() const {
+  py::list expected() {
+    const std::lock_guard lock(turn);
     py::list all;
     for (const auto& [name, shape] : builder.expected())
       all.append(py::make_tuple(name, py::tuple(py::cast(shape))));
