@@ -309,8 +309,7 @@ void bind_model(py::module_& module) {
       .def(
           "upload",
           [](const Model& m, const std::string& device, int num_threads) {
-            const Device to = device_named(device);
-            TUILI_CHECK(to.kind == DeviceKind::cuda, "upload: device is \"", device, "\"");
+            const Device to = cuda_named(device, "upload");
             const Released release;
             return std::make_unique<Model>(upload(m, to.ordinal, num_threads));
           },
