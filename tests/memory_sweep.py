@@ -28,7 +28,7 @@ import numpy as np
 from tiny_core import build, built, encode, some_ids
 from tiny_engine import codes, counted, counting_model, drain, is_idle, make_engine, sampling
 from tiny_files import write_hf_folder
-from tiny_models import tiny_llama
+from tiny_models import GEMMA_WINDOW, tiny_llama
 from tuili import EngineOutOfMemoryError, _core
 from tuili.loading.model import load, plan_model
 
@@ -107,6 +107,42 @@ def nothing(state: object = None) -> None:
     pass
 
 
+N_BLOCKS, BLOCK = 16, 16
+
+
+def cached_prefix() -> tuple[_core.BlockPool, list[list[_core.Sequence]]]:
+    """A pool that has a prefix in its blocks, those of a window too; pairs of sequences that begin so."""
+    windows, ids = {GEMMA_WINDOW: N_BLOCKS}, some_ids(6 * BLOCK)
+    pool = _core.BlockPool(N_BLOCKS, BLOCK, windows=windows, step_tokens=BLOCK)
+    cache = _core.KvCache(built("gemma3").spec, N_BLOCKS, BLOCK, windows=windows)
+    pairs = [[_core.Sequence(ids), _core.Sequence(ids)] for _ in range(2)]
+    first, n = _core.Sequence(ids), 4 * BLOCK
+    assert pool.grow(first, n)
+    cache.write(first, n, n // BLOCK, np.zeros(cache.prefix_bytes(n, n // BLOCK), np.uint8))
+    pool.publish(first)
+    pool.release(first)
+    return pool, pairs
+
+
+def share_blocks(state: tuple[_core.BlockPool, list[list[_core.Sequence]]]) -> None:
+    """What a new sequence finds, what it grows by, and what a fork of it gets."""
+    pool, pairs = state
+    own, child = pairs.pop()
+    try:
+        pool.attach_prefix(own)
+        pool.grow(own, own.n_tokens)
+        pool.fork(child, own, own.n_computed - 1)
+    finally:
+        pool.release(child)
+        pool.release(own)
+
+
+def all_are_free(state: tuple[_core.BlockPool, list[list[_core.Sequence]]]) -> None:
+    pool = state[0]
+    pool.check_invariants()
+    assert pool.n_free == pool.windows[0].n_free == N_BLOCKS
+
+
 def requests(engine: Any) -> None:
     """Two of them, to their end; raises the error that ended one."""
     errors, handles = [], []
@@ -154,6 +190,7 @@ def main() -> int:
         for num_threads in (1, 2):
             made = lambda n=num_threads: make_engine(n_blocks=12, prefill_chunk=8, num_threads=n)  # noqa: E731
             n_places += sweep(f"requests, {num_threads} threads", made, requests, answers)
+        n_places += sweep("blocks", cached_prefix, share_blocks, all_are_free)
         n_places += sweep("encoder", nothing, lambda _: encode(built("bert"), texts), vectors)
     assert n_places <= MOST_PLACES, n_places
     return 0

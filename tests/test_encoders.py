@@ -447,3 +447,18 @@ def test_gte_reads_the_fused_tensors_of_its_files(tmp_path, loaded):
         for model in (loaded(case), load(plan_model(folder)))
     ]
     np.testing.assert_array_equal(*answers)
+
+
+def test_a_row_that_is_not_a_number_is_in_every_pooling():
+    """Wherever it stands, so that Encoder's check of vectors finds it."""
+    spec = _core.ModelSpec(
+        kind="encoder", n_vocab=4, d_model=2, max_positions=4, layers=[], has_head=False, final_norm=False
+    )
+    rows = np.array([[1, 5], [np.nan, 2], [3, -1], [-4, 0]], np.float32)
+    builder = _core.ModelBuilder(spec)
+    builder.add("token_embedding", "f32", rows.shape, rows.view(np.uint8))
+    runner = _core.Runner(builder.finish(), num_threads=1)
+    for ids in ([1, 0, 2], [0, 1, 2], [0, 2, 1]):
+        for pooling in ("max", "mean", "mean_sqrt_len", "weighted_mean"):
+            vector = runner.encode([_core.Sequence(ids)], pooling, False)[0]
+            assert np.isnan(vector[0]) and np.isfinite(vector[1]), (ids, pooling, vector)

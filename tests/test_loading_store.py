@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tuili.errors import ModelFormatError, ModelIOError, ModelUnsupportedError, TuiliError
+from tuili.errors import (
+    InvalidParameterError,
+    ModelFormatError,
+    ModelIOError,
+    ModelUnsupportedError,
+    TuiliError,
+)
 from tuili.loading import store
 from tuili.loading.store import BUILT_IN, BuiltIn, Package, StoredFile, pull_built_in
 
@@ -221,6 +227,9 @@ def test_hub_failures_are_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         store.resolve("org/missing", tmp_path, io.StringIO())
     assert error.value.code == "pull_failed"
     assert "secret" not in str(error.value)
+    for wrong in (5, "a\0b"):
+        with pytest.raises(InvalidParameterError, match=r"^cache_dir "):
+            store.resolve("org/there", wrong, io.StringIO())
 
 
 def test_the_list_of_models_is_complete(tmp_path: Path) -> None:

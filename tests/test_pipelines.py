@@ -261,7 +261,7 @@ def test_data_sets_are_iterables_and_wrong_ones_are_errors(model):
     assert list(pipe(iter([]))) == []
     with pytest.raises(InvalidParameterError, match="strid"):
         pipe(iter(TEXTS), strid=3)
-    with pytest.raises(InvalidParameterError, match=r"first, average, max$"):
+    with pytest.raises(InvalidParameterError, match=r"first, average, max, not frist$"):
         pipe(TEXT, aggregation_strategy="frist")
     for wrong in (3, None, b"text", list, np.array(3)):
         with pytest.raises(InvalidParameterError, match="inputs must be"):

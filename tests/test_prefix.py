@@ -12,6 +12,7 @@ import pytest
 
 import tuili
 from patience import least, processor_s
+from tiny_core import core_spec
 from tiny_files import write_hf_folder
 from tiny_models import tiny_gemma3, tiny_llama
 from tuili import InvalidParameterError, KVCacheExhaustedError, ModelFormatError, PromptTooLongError, _core
@@ -356,3 +357,22 @@ def test_forged_finite_values_hurt_nobody_else(folder, saved):
         llm.load_prefix(forged(saved, begin, b"\x3c" * 1000))
         answer(llm)
         assert answer(llm, IDS[::-1])[:2] == expected
+
+
+# --- what the core itself refuses
+
+
+def test_no_number_of_blocks_wraps_around():
+    cache = _core.KvCache(core_spec(tiny_llama()), 4, 32)
+    for n_tokens, first, n in ((2**62, 0, 2**56), (2**31, 0, 1), (64, 1, 2**63 - 1), (64, -1, 1)):
+        with pytest.raises(InvalidParameterError, match="blocks"):
+            cache.is_finite(n_tokens, first, n, np.zeros(0, np.uint8))
+
+
+def test_blocks_are_not_written_for_a_sequence_that_collects_the_rows():
+    spec = core_spec(tiny_llama())
+    cache, pool = _core.KvCache(spec, 4, 32), _core.BlockPool(4, 32)
+    sequence = _core.Sequence(IDS[:70], collect_logits=True)
+    assert pool.grow(sequence, 70)
+    with pytest.raises(InvalidParameterError, match="collects"):
+        cache.write(sequence, 64, 2, np.zeros(cache.prefix_bytes(64, 2), np.uint8))

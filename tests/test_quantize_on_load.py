@@ -130,6 +130,23 @@ def test_quantized_files_stay_as_they_are(tmp_path):
     assert formats(path) == formats(path, quantization="int8")
 
 
+@pytest.mark.parametrize(
+    "format, options, said",
+    [
+        ("q4_0", {"quantization": "int4"}, ["quantization='int4'"]),
+        ("q4_0", {"dtype": "float32", "quantization": "int8"}, ["quantization='int8'", "dtype='float32'"]),
+        ("q4_0", {"compute": "int8"}, []),
+        ("f32", {"compute": "int8"}, ["compute='int8'"]),
+        ("f32", {"compute": "int8", "quantization": "int8", "dtype": "bfloat16"}, []),
+    ],
+)
+def test_an_option_that_the_files_formats_leave_without_effect_is_a_warning(tmp_path, format, options, said):
+    path = write_gguf(tiny_llama(format=format), tmp_path / "model.gguf")
+    with tuili.LLM(path, **SIZES, **options) as llm:
+        assert [line.split()[0] for line in llm.config["warnings"]] == said
+    assert plan_model(path).warnings == []
+
+
 @pytest.mark.parametrize("value", ["int3", 8])
 def test_other_values_are_refused(tmp_path, value):
     path = write_gguf(tiny_llama(), tmp_path / "model.gguf")

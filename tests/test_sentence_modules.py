@@ -268,9 +268,11 @@ def test_options_of_embed_are_checked(tmp_path):
         for options in (
             {"pooling": "median"}, {"pooling": "cls"}, {"truncate_dim": 0}, {"truncate_dim": 25},
             {"prompt_name": "query"}, {"prompt_name": ["query"]}, {"precision": "int4"},
+            {"precision": "int8"},
         ):  # fmt: skip
             with pytest.raises(tuili.InvalidParameterError):
                 llm.embed("a cat", **options)
+        assert llm.stats()["texts"] == 0, "before any text is read"
 
 
 def test_truncation_keeps_an_end_token_that_stands_alone(tmp_path):
@@ -484,6 +486,7 @@ def test_encode_is_embed_and_takes_sentence_transformers_names(embedder):
         (embedder.encode(TEXTS[:3], False), unnormed),
         (embedder.encode(sentences=TEXTS[:3], batch_size=2, normalize_embeddings=True), wanted),
         (embedder.encode(TEXTS[:3], normalize_embeddings=False), plain),  # as the files say
+        (embedder.encode(TEXTS[:3], convert_to_numpy=True, show_progress_bar=None), plain),
     ):
         np.testing.assert_array_equal(vectors, same)
     for param, given in (
@@ -493,6 +496,9 @@ def test_encode_is_embed_and_takes_sentence_transformers_names(embedder):
         ("sentences", {"sentences": TEXTS[0]}),
         ("prompt_name", {"prompt_name": "query"}),
         ("normalize", {"normalize": "query"}),
+        ("convert_to_tensor", {"convert_to_tensor": True}),
+        ("output_value", {"output_value": "token_embeddings"}),
+        ("truncate", {"truncate": True}),
     ):
         with pytest.raises(tuili.InvalidParameterError) as error:
             embedder.encode(TEXTS[0], **given)

@@ -105,11 +105,13 @@ def test_rerank_ends_when_its_client_has_left(embedder):
 
 def test_rerank_orders_documents(embedder, vector_server):
     documents = ["the cat", "a house", "rivers and the sea"]
-    answer = vector_server.ask("/v1/rerank", {"query": "the cat", "documents": documents, "top_n": 2}).json()
+    body = {"query": "the cat", "documents": documents, "top_n": 2}
+    answer = vector_server.ask("/v1/rerank", body).json()
     own = embedder.rank("the cat", documents, 2)
     shown = [(r["index"], r["relevance_score"], r["document"]["text"]) for r in answer["results"]]
     assert shown == [(r["index"], r["score"], r["text"]) for r in own]
-    body = {"query": "the cat", "documents": documents, "top_n": 0}
+    assert vector_server.ask("/rerank", body).json()["results"] == answer["results"]
+    body |= {"top_n": 0}
     assert vector_server.ask("/v1/rerank", body).json()["error"]["param"] == "top_n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 import tuili
 from hostile.tokenizers import DOCUMENTS, Json, added
 from test_least_tokens import BERT_STEP, MAKERS, PIECES, bpe, in_order, replace
+from tiny_files import SIZES, write_hf_folder
+from tiny_models import tiny_gemma3
 from tiny_tokenizers import of_document
 from tuili import text_cuts
 from tuili.errors import PromptTooLongError
@@ -210,3 +213,27 @@ def test_what_is_cut_off_two_texts_is_not_joined(embedder: tuili.LLM) -> None:
     for part in parts:
         shorten(part, 7)
     assert [len(part.overflowing) for part in parts] == [1, 1] and parts[0].ids == whole.ids[:7]
+
+
+def test_a_prompt_that_is_cut_keeps_the_token_that_begins_texts(tmp_path):
+    path = write_hf_folder(tiny_gemma3(), tmp_path / "gemma3")
+    config = json.loads((path / "tokenizer_config.json").read_text())
+    config["chat_template"] = "{{ bos_token }}" + config["chat_template"]
+    (path / "tokenizer_config.json").write_text(json.dumps(config))
+    with tuili.LLM(path, **SIZES) as llm:
+        [bos] = llm.tokenizer.encode("")
+        for n in (999, 99_999):  # tokenized whole, and not
+            long = "the river " * n
+            chat = [{"role": "user", "content": long}]
+            tail = llm.tokenizer.encode(long, add_special=False)[-4:]
+            for prompt in (long, [bos, *tail * 200]):
+                for how in ({"truncation": True}, {"truncate_prompt_tokens": 5}):
+                    cut = llm.generate(prompt, max_tokens=1, **how)
+                    assert cut.truncated and cut.prompt_token_ids[0] == bos
+                    assert cut.prompt_token_ids[-4:] == tail
+            assert len(cut.prompt_token_ids) == 5
+            assert llm.generate(long, max_tokens=1, truncate_prompt_tokens=1).prompt_token_ids == tail[-1:]
+            answer = llm.chat(chat, max_tokens=1, truncation=True)
+            assert answer.truncated and answer.prompt_token_ids.count(bos) == 1
+            assert answer.prompt_token_ids[0] == bos
+        assert llm.generate(tail * 200, max_tokens=1, truncate_prompt_tokens=4).prompt_token_ids == tail

@@ -86,3 +86,17 @@ def test_sums_are_right(rng):
         ]
         assert share(right) >= RIGHT
         assert pipe("999+  1=") == [{"generated_text": "999+  1=1000"}]
+
+
+def test_the_first_text_of_unknown_words_is_a_warning_in_the_log(caplog):
+    for task, folder, known, unknown in (
+        ("sentiment-analysis", "sentiment", "the film was lovely 🙂 .", "龘龘"),
+        ("translation", "marian-numbers", "12", ">>cmn<< 龘"),
+    ):
+        with tuili.pipeline(task, MODELS / folder) as pipe:
+            pipe(known) if task != "translation" else pipe(">>cmn<< " + known)
+            assert caplog.messages == []
+            pipe([unknown, unknown])
+        (said,) = caplog.messages
+        assert "unk" in said.lower() and "look alike" in said
+        caplog.clear()

@@ -13,6 +13,7 @@ import pytest
 import tuili
 from tuili import WordVectors
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError
+from tuili.tasks.scores import best
 
 WORDS = ["the", "king", "queen", "man", "woman", "皇帝", "女王", "naïve", "</s>", "2024"]
 WIDTH = 12
@@ -318,7 +319,7 @@ def test_wrong_calls_are_typed_errors(file):
     ):
         with pytest.raises(InvalidParameterError):
             call()
-    with pytest.raises(InvalidParameterError, match=rf"\[n, width\], not \[{WIDTH}\]"):
+    with pytest.raises(InvalidParameterError, match=rf"\[n, {WIDTH}\], not float32 \[{WIDTH}\]"):
         found.nearest(found["the"])
     with pytest.raises(ValueError, match="read-only"):
         found.vectors[0] = 0
@@ -337,3 +338,22 @@ def test_the_command_prints_neighbours(file, capsys):
     for words, where in (["king", "nobody"], "WORD 2"), (["king", "--minus", "无人"], "--minus 1"):
         assert main(["similar", path, *words]) == 1
         assert capsys.readouterr().err == f"tuili: {where} is not among the file's words\n"
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 40, 41])
+def test_the_best_scores_are_the_first_of_a_stable_sort(n):
+    scores = np.random.default_rng(n).integers(0, 6, 40) / 7.0  # of which many are equal
+    scores[::9] = -np.inf
+    assert best(scores, n) == np.argsort(-scores, kind="stable")[:n].tolist()
+
+
+def test_wrong_vectors_are_named_with_the_parameter(file):
+    found = WordVectors(file(as_binary(WORDS, table())))
+    wrong = (np.ones(5, np.float32), np.ones((2, WIDTH), np.float32), np.ones(WIDTH, np.int64))
+    for vector in wrong:
+        with pytest.raises(InvalidParameterError, match=r"^positive: entry 1 .*12") as error:
+            found.most_similar(["king", vector])
+        assert error.value.param == "positive"
+    with pytest.raises(InvalidParameterError, match=r"^words must be a str") as error:
+        found[5]
+    assert error.value.param == "words"

@@ -1,5 +1,4 @@
-// The floating-point mode that equal bits need (round to nearest, no flushing of denormals), for as long as
-// the object lives.
+// The floating-point mode that equal bits need.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +9,7 @@
 
 namespace tuili {
 
-// Round to nearest, denormals kept, no traps; the caller's mode comes back at the end of the scope.
+// While it lives, this thread rounds to nearest, keeps denormals and has no traps; then its mode comes back.
 class FloatEnvironment {
  public:
   FloatEnvironment() : saved_(get()) { set(kDefault); }

@@ -1,4 +1,5 @@
 // SipHash-2-4 of 64-bit words: a hash under a secret key, so that nobody without it can make inputs collide.
+// The key has 64 bits, from which the 128 that SipHash takes are made.
 // Source: Aumasson & Bernstein 2012, "SipHash: a fast short-input PRF".
 #pragma once
 

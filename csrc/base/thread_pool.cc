@@ -10,7 +10,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <new>
 #include <string>
+#include <utility>
 
 #include "base/check.h"
 #include "base/float_environment.h"

@@ -39,8 +39,9 @@ class ThreadPool {
   // on up to n_threads - 1 workers (never more threads than allowed_cpus()). Whoever is free takes the next
   // chunk: a worker that the system has not scheduled costs nothing. One part runs on one thread at a time,
   // and may get several chunks or none. Chunks have at least min_chunk of the n, where there is enough for
-  // every part. Callers take turns. The first exception of a chunk is rethrown here, after all chunks have
-  // ended. Workers never touch Python. Throws engine_forked if the pool was made before a fork.
+  // every part. Callers take turns, so a body has no loop of its own. The first exception of a chunk is
+  // rethrown here, after all chunks have ended. Workers never touch Python. Throws engine_forked if the pool
+  // was made before a fork.
   template <class Body>
   void parallel_for(int64_t n, int n_threads, Body&& body, int64_t min_chunk = 1) {
     const int n_parts = static_cast<int>(std::min<int64_t>(n_threads, n));

@@ -145,8 +145,9 @@ void bind_block_pool(py::module_& module) {
 }
 
 int64_t bytes_of(const KvCache& cache, int64_t n_tokens, int64_t first, int64_t n) {
-  TUILI_CHECK(first >= 0 && n >= 0, n, " blocks from ", first, " on");
-  return cache.prefix_bytes(n_tokens, first + n) - cache.prefix_bytes(n_tokens, first);
+  const int64_t before = cache.prefix_bytes(n_tokens, first);
+  TUILI_CHECK(n >= 0 && n <= n_tokens, n, " blocks from ", first, " on of ", n_tokens, " tokens");
+  return cache.prefix_bytes(n_tokens, first + n) - before;
 }
 
 const uint8_t* checked_bytes(const KvCache& cache, int64_t n_tokens, int64_t first, int64_t n,

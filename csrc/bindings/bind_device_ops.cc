@@ -100,9 +100,6 @@ FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray&
   const AttentionOptions options{position, causal, window, factor, softcap, block_size};
   check_attention(q, k, v, options);
   TUILI_CHECK(k.shape(2) <= 256, "heads must be of at most 256 dimensions, not ", k.shape(2));
-  constexpr int64_t kLargest = 1 << 30;
-  TUILI_CHECK(position <= kLargest && window <= kLargest, "position and window must be at most ", kLargest,
-              ", not ", position, " and ", window);
   return attend(q, k, v, to_kv_type(kv_dtype), options);
 }
 

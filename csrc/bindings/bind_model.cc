@@ -235,7 +235,8 @@ struct Builder {
   Builder(const ModelSpec& spec, const std::string& compute, int num_threads)
       : builder(spec, to_compute(compute), num_threads) {}
 
-  py::list expected() const {
+  py::list expected() {
+    const std::lock_guard lock(turn);
     py::list all;
     for (const auto& [name, shape] : builder.expected())
       all.append(py::make_tuple(name, py::tuple(py::cast(shape))));
@@ -308,8 +309,7 @@ void bind_model(py::module_& module) {
       .def(
           "upload",
           [](const Model& m, const std::string& device, int num_threads) {
-            const Device to = device_named(device);
-            TUILI_CHECK(to.kind == DeviceKind::cuda, "upload: device is \"", device, "\"");
+            const Device to = cuda_named(device, "upload");
             const Released release;
             return std::make_unique<Model>(upload(m, to.ordinal, num_threads));
           },

@@ -61,14 +61,15 @@ py::list available_isas() {
 
 // (bytes free, bytes in all) of a device, or None where none answers.
 py::object device_memory(const std::string& name) {
+  const Device device = cuda_named(name, "device_memory");
   if (device::count() == 0) return py::none();
-  const device::Chosen chosen(device_named(name));
+  const device::Chosen chosen(device);
   const auto [free, total] = device::memory();
   return py::make_tuple(free, total);
 }
 
 std::string device_name(const std::string& name) {
-  const device::Chosen chosen(device_named(name));
+  const device::Chosen chosen(cuda_named(name, "device_name"));
   return device::name();
 }
 

@@ -81,6 +81,13 @@ inline Device device_named(const std::string& text) {
   return {DeviceKind::cuda, ordinal};
 }
 
+// One that is no CPU, for what `call` does.
+inline Device cuda_named(const std::string& text, const char* call) {
+  const Device device = device_named(text);
+  TUILI_CHECK(device.kind == DeviceKind::cuda, call, ": device is \"", text, "\"");
+  return device;
+}
+
 inline std::string name_of(Device device) {
   if (device.kind == DeviceKind::cpu) return "cpu";
   return device.ordinal == 0 ? "cuda" : join("cuda:", device.ordinal);

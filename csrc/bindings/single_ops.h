@@ -67,6 +67,9 @@ inline void check_attention(const FloatArray& q, const FloatArray& k, const Floa
   const auto [position, causal, window, scale, softcap, block_size] = options;
   TUILI_CHECK(block_size == 16 || block_size == 32 || block_size == 64,
               "block_size must be 16, 32 or 64, not ", block_size);
+  constexpr int64_t kLargest = 1 << 30;
+  TUILI_CHECK(position <= kLargest && window <= kLargest, "position and window must be at most ", kLargest,
+              ", not ", position, " and ", window);
   TUILI_CHECK(position >= 0 && window >= 0 && (!causal || position + q.shape(0) <= k.shape(0)),
               "rows at positions [", position, ", ", position + q.shape(0), ") of ", k.shape(0), " keys");
 }

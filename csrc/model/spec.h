@@ -135,9 +135,9 @@ struct LayerSpec {
   bool rope_values = false;    // values turn as keys do   (RoFormer)
   int64_t position_bias = -1;  // index into ModelSpec::position_biases
   bool causal = true;
-  int64_t sliding_window = 0;  // key j is seen by query i iff |i - j| < window; 0: none
-  float attention_scale = 0;
-  float score_softcap = 0;
+  int64_t sliding_window = 0;   // key j is seen by query i iff |i - j| < window; 0: none
+  float attention_scale = 0;    // scores are (q · k) times this
+  float score_softcap = 0;      // c: scores become c · tanh(score / c); 0: none
   bool attention_gate = false;  // attended · sigmoid(gate(x)), x what query is made from   (AFMoE)
   bool sinks = false;           // a learned score per head takes its share of each softmax
   float residual_scale = 1;     // what attention and MLP add is multiplied with this
@@ -181,7 +181,7 @@ struct ModelSpec {
   std::vector<PositionBias> position_biases;
   int64_t d_embedding = 0;  // columns of the embedding and the head, between which and d_model maps lie (OPT
                             // 350m); 0: d_model
-  float embedding_scale = 1;
+  float embedding_scale = 1;        // multiplies the looked-up rows
   int64_t n_positions_learned = 0;  // rows of the table of learned positions
   int64_t position_offset = 0;      // row of position 0 (RoBERTa: 2)
   int64_t padding_id = -1;          // has the row before position 0's; a prompt's is not counted
@@ -195,8 +195,8 @@ struct ModelSpec {
   bool has_head = true;
   bool tied_head = false;  // the head is the token embedding
   bool head_bias = false;
-  float logit_softcap = 0;
-  float logit_scale = 1;
+  float logit_softcap = 0;      // as score_softcap, of the scaled logits; 0: none
+  float logit_scale = 1;        // multiplies logits
   bool project_last = false;    // the map from d_embedding stands, with a bias, behind positions, token types
                                 // and norm, which have that width too (ALBERT)
   bool norm_projected = false;  // with project_last: the norm stands behind the map, which has no bias

@@ -297,7 +297,7 @@ void Transformer::add(const Step& step, int64_t i) const {
   ops::add(step.context, h, h, mixed);
 }
 
-// The same, then y = norm(hidden), which meets the weights `next`; y may be hidden.
+// hidden += mixed, then y = norm(hidden), which meets the weights `next`; y may be hidden.
 ops::Activations Transformer::add_and_norm(const Step& step, int64_t i, const TensorView& y,
                                            const NormWeights& weights, Next next) const {
   const int64_t d = spec_.d_model;
@@ -313,7 +313,7 @@ ops::Activations Transformer::add_and_norm(const Step& step, int64_t i, const Te
   return made;
 }
 
-// The same for the attention of the next layer.
+// add_and_norm for the attention of the next layer.
 ops::Activations Transformer::norm_after_mlp(const Step& step, int64_t i, const TensorView& y,
                                              const NormWeights& weights) const {
   if (i + 1 == spec_.n_layers() || spec_.layers[i + 1].latent.kv_rank)
@@ -324,7 +324,7 @@ ops::Activations Transformer::norm_after_mlp(const Step& step, int64_t i, const 
                        spec_.layers[i + 1].attention_gate ? &w.attention_gate.w : &w.query.w});
 }
 
-// The same for what follows in layer i.
+// add_and_norm for what follows in layer i: cross-attention, experts or the MLP.
 ops::Activations Transformer::norm_after_attention(const Step& step, int64_t i, const TensorView& y,
                                                    const NormWeights& weights) const {
   const LayerSpec& spec = spec_.layers[i];

@@ -25,7 +25,8 @@ struct NormWeights {
 };
 
 struct MlpWeights {
-  Linear gate, up, down;
+  Linear gate, up;  // [d_ff, d_model]; gate only where a layer is gated
+  Linear down;      // [d_model, d_ff]
 };
 
 struct MoeWeights {
@@ -38,17 +39,21 @@ struct MoeWeights {
 };
 
 struct LatentWeights {
-  Linear query_in, query_nope, query_rope;  // query_in only with a query_rank
-  Linear in, key_rope, key_nope, value;
+  Linear query_in;                    // [query_rank, d_model], if there is a query_rank
+  Linear query_nope;                  // [n_heads · nope_dim, query_rank or d_model]
+  Linear query_rope;                  // [n_heads · rope_dim, the same]
+  Linear in, key_rope;                // [kv_rank, d_model], [rope_dim, d_model]
+  Linear key_nope, value;             // [n_heads · nope_dim, kv_rank], [n_heads · value_dim, kv_rank]
   const float* query_norm = nullptr;  // [query_rank]
   const float* norm = nullptr;        // [kv_rank]
 };
 
 struct LayerWeights {
   NormWeights attention_norm, post_attention_norm, mlp_norm, post_mlp_norm;
-  Linear query, key, value, output;
-  Linear attention_gate;   // [q_size, d_model]
-  NormWeights cross_norm;  // of cross-attention, like those that follow
+  Linear query, key, value;  // [q_size, d_model], [kv_size, d_model] twice
+  Linear output;             // [d_model, q_size]; of latent attention [d_model, n_heads · value_dim]
+  Linear attention_gate;     // [q_size, d_model]
+  NormWeights cross_norm;    // of cross-attention, like those that follow, of the shapes of attention's
   Linear cross_query, cross_key, cross_value, cross_output;
   const float* query_norm = nullptr;  // see QkNorm
   const float* key_norm = nullptr;

@@ -60,7 +60,8 @@ bool make_quantized(const Context& context, Activations& y, int64_t weight, bool
       context.kernels->quantize_rows(out, y.x.f32(), y.x.row_stride, k, rows, taken);
     }
   });
-  return y.is_ready = true;
+  y.is_ready = true;
+  return true;
 }
 
 // x += addend, then norm(rows) of those rows, y: together, while they are at hand.
@@ -238,11 +239,10 @@ void copy(const Context& context, const TensorView& y, const TensorView& x) {
   const int64_t bytes = x.count() * size_of(x.dtype);
   if (bytes == 0) return;
   const bool from_device = x.device == DeviceKind::cuda, to_device = y.device == DeviceKind::cuda;
-  if (!from_device && !to_device)
-    std::memcpy(y.data, x.data, static_cast<size_t>(bytes));
-  else
-    (from_device ? to_device ? device::copy : device::copy_to_host : device::copy_to_device)(
-        y.data, x.data, bytes, context.stream);
+  if (from_device && to_device) return device::copy(y.data, x.data, bytes, context.stream);
+  if (from_device) return device::copy_to_host(y.data, x.data, bytes, context.stream);
+  if (to_device) return device::copy_to_device(y.data, x.data, bytes, context.stream);
+  std::memcpy(y.data, x.data, static_cast<size_t>(bytes));
 }
 
 void gather_rows(const Context& context, const TensorView& y, const TensorView& x, const int32_t* rows) {

@@ -102,11 +102,18 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
           begin -= panels;
           end -= panels;
           if (range.begin == range.end) continue;
-          const cpu::GemmArgs args{
-              map.y.f32(), map.y.row_stride, x.x.f32(), x.x.row_stride,          quantized,
-              *map.w,      map.bias,         m,         context.scratch_of(part)};
-          (is_integer(*map.w, compute) ? context.kernels->gemm_int8 : context.kernels->gemm_float)(args,
-                                                                                                   range);
+          const auto kernel =
+              is_integer(*map.w, compute) ? context.kernels->gemm_int8 : context.kernels->gemm_float;
+          kernel({.y = map.y.f32(),
+                  .ldy = map.y.row_stride,
+                  .x = x.x.f32(),
+                  .ldx = x.x.row_stride,
+                  .xq = quantized,
+                  .w = *map.w,
+                  .bias = map.bias,
+                  .m = m,
+                  .scratch = context.scratch_of(part)},
+                 range);
         }
       },
       reading.any_integer ? kPanelsPerChunk : kFloatPanelsPerChunk);

@@ -36,9 +36,9 @@ double rounds_per_second(void (*loop)(int64_t n_rounds), int n_threads) {
   int64_t n_rounds = 1 << 14;
   double seconds = run(n_rounds);
   while (seconds < kSampleSeconds / 8) seconds = run(n_rounds *= 2);
-  n_rounds = static_cast<int64_t>(static_cast<double>(n_rounds) * kSampleSeconds / seconds);
-  seconds = run(std::max<int64_t>(n_rounds, 1));
-  return static_cast<double>(n_rounds * n_threads) / seconds;
+  n_rounds =
+      std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(n_rounds) * kSampleSeconds / seconds));
+  return static_cast<double>(n_rounds * n_threads) / run(n_rounds);
 }
 
 const cpu::Peaks& peaks(const char* isa) {

@@ -407,7 +407,7 @@ void mean_rows(const Context& context, const TensorView& y, const TensorView& x,
                std::span<const int32_t> n_rows);
 
 // The same of x[t, :] · (2 (t + 1) / (n_rows + 1)), t counted in its text; x may be overwritten. And the
-// largest of each column.
+// largest of each column, NaN if there is one.
 void weighted_mean_rows(const Context& context, const TensorView& y, const TensorView& x,
                         std::span<const int32_t> n_rows);
 void max_rows(const Context& context, const TensorView& y, const TensorView& x,

@@ -245,9 +245,15 @@ bool screened_argmax(const Context& context, std::span<int32_t> tokens, Activati
       const Reach reach = reach_of(x.x, x.room.quantized, row);
       tokens[row] = -1;
       if (!((reach.x + reach.rounding) * screen.most_norm < kMostReach)) continue;
-      const cpu::GemmArgs args{head.y.f32_row(row),     head.y.row_stride, x.x.f32_row(row), x.x.row_stride,
-                               x.room.quantized,        *head.w,           head.bias,        1,
-                               context.scratch_of(part)};
+      const cpu::GemmArgs args{.y = head.y.f32_row(row),
+                               .ldy = head.y.row_stride,
+                               .x = x.x.f32_row(row),
+                               .ldx = x.x.row_stride,
+                               .xq = {},
+                               .w = *head.w,
+                               .bias = head.bias,
+                               .m = 1,
+                               .scratch = context.scratch_of(part)};
       tokens[row] = argmax_of_few(context, args, screen, reach, factor);
     }
   });

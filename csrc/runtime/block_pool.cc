@@ -219,8 +219,9 @@ int64_t BlockPool::n_usable(std::span<const int32_t> chain) const {
 int64_t BlockPool::share_chain(Sequence& sequence, std::span<const int32_t> chain) {
   if (chain.empty()) return 0;
   adopt(sequence);
-  sequence.blocks.assign(chain.begin(), chain.end());
   sequence.content.clear();
+  sequence.content.reserve(chain.size());  // what the sequence lists it holds: nothing fails in between
+  sequence.blocks.assign(chain.begin(), chain.end());
   for (const int32_t id : chain) {
     ledger_.share(id);
     sequence.content.push_back(index_[id].content);
@@ -370,6 +371,7 @@ bool BlockPool::grow(Sequence& sequence, int64_t n_tokens, std::optional<int64_t
     int64_t n_missing = missing(w);
     WindowBlocks& own = sequence.windows[w];
     const int64_t first = std::min(first_block(windows_[w], from), blocks_for(n_tokens));
+    own.ids.reserve(std::max(first, std::ssize(own.ids)) + std::max<int64_t>(n_missing, 0));
     if (first > std::ssize(own.ids)) own.ids.resize(own.n_gone = first, kNone);
     for (; n_missing > 0; --n_missing) own.ids.push_back(take_one(windows_[w], sequence.salt));
   }

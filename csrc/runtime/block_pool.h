@@ -43,8 +43,8 @@ class BlockPool {
   const BlockLedger& ledger(int64_t window_id) const { return windows_[window_id].ledger; }
   int64_t window(int64_t window_id) const { return windows_[window_id].window; }
   int64_t span(int64_t window_id) const { return windows_[window_id].span; }
-  int64_t least_free() const;  // of all areas
-  int64_t n_hits() const { return n_hits_; }
+  int64_t least_free() const;                 // of all areas
+  int64_t n_hits() const { return n_hits_; }  // blocks that sequences have found so far
   int64_t n_owners(int64_t id) const;
 
   // The most blocks that a sequence needs at once in the area of a window, to go on by step_tokens.
@@ -97,9 +97,12 @@ class BlockPool {
   // Takes all blocks back; n_computed becomes 0, the tokens stay.
   void release(Sequence& sequence);
 
+  // Blocks of no sequence, under salt 0: n of them, or no value and none. Another owner of one; one less.
   std::optional<Vector<int32_t>> take(int64_t n);
   void share(int64_t id);
   void drop(int64_t id);
+
+  // Lets no block be found any more; those that nobody holds are free.
   void clear_cache();
 
   // Throws internal when the ledgers do not add up: free + cached + held = total, index and blocks in

@@ -152,9 +152,10 @@ int64_t KvCache::first_block(int64_t area, int64_t n_tokens) const {
 }
 
 int64_t KvCache::prefix_bytes(int64_t n_tokens, int64_t n_blocks) const {
-  TUILI_CHECK(
-      n_tokens >= 0 && n_tokens % block_size_ == 0 && n_blocks >= 0 && n_blocks <= n_tokens / block_size_,
-      "the first ", n_blocks, " blocks of a prefix of ", n_tokens, " tokens in blocks of ", block_size_);
+  TUILI_CHECK(n_tokens >= 0 && n_tokens <= std::numeric_limits<int32_t>::max() &&
+                  n_tokens % block_size_ == 0 && n_blocks >= 0 && n_blocks <= n_tokens / block_size_,
+              "the first ", n_blocks, " blocks of a prefix of ", n_tokens, " tokens in blocks of ",
+              block_size_);
   int64_t bytes = 0;
   for (int64_t area = 0; area < n_areas(); ++area)
     bytes += std::max<int64_t>(0, n_blocks - first_block(area, n_tokens)) * block_bytes(area);
@@ -202,6 +203,7 @@ void KvCache::read(const Sequence& sequence, int64_t n_tokens, int64_t first, in
 void KvCache::write(Sequence& sequence, int64_t n_tokens, int64_t n, const uint8_t* from) {
   const int64_t first = sequence.n_computed / block_size_;
   check_prefix(sequence, n_tokens, first, n);
+  TUILI_CHECK(!sequence.collect.anything(), "write: a sequence that collects rows must compute them");
   TUILI_CHECK(sequence.n_computed % block_size_ == 0 && (first + n) * block_size_ <= sequence.n_tokens(), n,
               " blocks after ", sequence.n_computed, " of ", sequence.n_tokens(), " tokens");
   const device::Chosen chosen(device_);

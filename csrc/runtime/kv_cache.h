@@ -18,7 +18,7 @@ namespace tuili {
 inline constexpr int kKvLayoutVersion = 2;
 
 // Areas of blocks with ids of their own. Area 0 has the layers that see all keys before them, area i those of
-// the i-th window.
+// the i-th window. Threads may read and write different blocks at once.
 class KvCache {
  public:
   // block_size 16, 32 or 64. windows: shortest first, each some layer's sliding window; layers of other
@@ -42,6 +42,7 @@ class KvCache {
   // 0.
   void clear_block(const ops::Context& context, int64_t area, int64_t id);
 
+  // Copies what one block holds to another: the tokens that differ, and maybe others (BlockCopy).
   void copy_block(const ops::Context& context, int64_t area, const BlockCopy& copy);
 
   // Writes NaN everywhere, for tests: no step may notice.
@@ -72,7 +73,7 @@ class KvCache {
     int64_t window, n_blocks, block_bytes = 0;
     // Block by block, all layers of a block together: what a sequence commits is one piece.
     PlacedBuffer memory;
-    std::vector<bool> is_written = {};  // [n_blocks]
+    std::vector<uint8_t> is_written = {};  // [n_blocks]; no bits, which threads would write together
   };
   // The bytes of a block that is to be written.
   TensorView written(int64_t area, int64_t id) {

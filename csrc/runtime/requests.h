@@ -17,7 +17,7 @@ struct RunnerOptions {
   int64_t max_seqs = 64;
   int64_t max_source_tokens = 0;  // encoder-decoders: of the sources that a step encodes
   int num_threads = 0;            // 0: the default
-  const char* isa = nullptr;      // null: this CPU's best
+  const char* isa = nullptr;      // null: this CPU's best; read by the constructor alone
 };
 
 // One sequence's part of a step. A sequence with a source begins with it: the first step encodes it whole.

@@ -126,7 +126,12 @@ class Conversations:
         self._decoder_engine()  # what is no decoder lacks more than a template
         prompt = self.render_chat(messages, how)
         if cuts:
-            return self.tokenizer.encode_chat(self.tokenizer.chat_ending(prompt.parts(), self._longest()))
+            ids = self.tokenizer.encode_chat(self.tokenizer.chat_ending(prompt.parts(), self._longest()))
+            first = self.tokenizer.first_id
+            if first is None or ids[:1] == [first]:
+                return ids
+            began = prompt.text.startswith(self.tokenizer.loaded.text_of(first) or "\0")
+            return [first, *ids] if began else ids
         self.fitting(prompt.text, cuts=False)
         return self.tokenizer.encode_chat(prompt.parts())
 

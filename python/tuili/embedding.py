@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -11,6 +11,7 @@ from tuili import _core
 from tuili.encoder import POOLINGS, Pooling
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import described, invalid, one_of
+from tuili.tasks.scores import best
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
@@ -66,14 +67,24 @@ def checked_texts(texts: object, name: str = "texts") -> list[str]:
     return list(items)
 
 
-def checked_vectors(vectors: np.ndarray, d_model: int, name: str) -> np.ndarray:
-    """Finite floats [d_model] or [n, d_model]; InvalidParameterError for anything else."""
-    if vectors.ndim not in (1, 2) or not np.issubdtype(vectors.dtype, np.floating):
-        invalid(name, "must be texts or a float array [n, d_model]")
-    if vectors.shape[-1] != d_model:
-        invalid(name, f"has vectors of {vectors.shape[-1]} numbers, the model's have {d_model}")
+def checked_vectors(
+    vectors: np.ndarray, width: int, name: str, *, entry: str = "", n_dims: Collection[int] = (1, 2)
+) -> np.ndarray:
+    """Finite floats [width] or [n, width]; InvalidParameterError for anything else.
+
+    entry   of a list of this name, for the message
+    n_dims  those that are taken
+    """
+    if (
+        vectors.ndim not in n_dims
+        or vectors.shape[-1] != width
+        or not np.issubdtype(vectors.dtype, np.floating)
+    ):
+        shapes = " or ".join(f"[{width}]" if n == 1 else f"[n, {width}]" for n in n_dims)
+        given = f"{vectors.dtype} {list(vectors.shape)}"
+        raise InvalidParameterError(f"{name}{entry} must be a float array {shapes}, not {given}", param=name)
     if not np.isfinite(vectors).all():
-        invalid(name, "holds numbers that are not finite")
+        raise InvalidParameterError(f"{name}{entry} holds numbers that are not finite", param=name)
     return vectors
 
 
@@ -126,5 +137,4 @@ def prompt_of(known: Mapping[str, Any], name: object, own: object = None) -> str
 
 def ranking(scores: np.ndarray, documents: Sequence[str], top_k: int) -> list[dict[str, Any]]:
     """The top_k documents by falling score, the earlier one first among equals."""
-    order = np.argsort(-scores, kind="stable")[:top_k]
-    return [{"index": int(i), "score": float(scores[i]), "text": documents[i]} for i in order]
+    return [{"index": i, "score": float(scores[i]), "text": documents[i]} for i in best(scores, top_k)]

@@ -333,9 +333,10 @@ class LLM(Conversations, Vectors, Introspection, SavedPrefixes):
         params      of all prompts, or a list with one for each; or keywords, with the aliases that
                     SamplingParams takes. Without any, and without a generation_config.json that says
                     otherwise, tokens are the likeliest until the text ends or the context is full
-        truncation  cut a prompt that is too long from its beginning, leaving room for max_tokens; a source,
-                    if it is longer than the model takes or the tokenizer's files allow, from its end, of
-                    which tokens for the end of texts and for its language stay
+        truncation  cut a prompt that is too long from its beginning, of which the token that begins texts
+                    stays, leaving room for max_tokens; a source, if it is longer than the model takes or the
+                    tokenizer's files allow, from its end, of which tokens for the end of texts and for its
+                    language stay
         raises      what `Handle.result` and `submit` raise; with the first error the rest of a list is
                     aborted
         """
@@ -395,7 +396,8 @@ class LLM(Conversations, Vectors, Introspection, SavedPrefixes):
                 longest = min(longest, self._defaults.get("max_length", longest))
             reserve = min(params.max_tokens or TRUNCATION_RESERVE, max(1, longest // 2))
             most = max(1, longest - reserve)
-        return ids[-most:]
+        begins = int(len(ids) > most > 1 and ids[0] == self.tokenizer.first_id)
+        return np.concatenate([ids[:begins], ids[begins - most :]])
 
     def stream(
         self,
@@ -452,7 +454,7 @@ class LLM(Conversations, Vectors, Introspection, SavedPrefixes):
         if is_chat(prompt):
             return None, self.encode_chat(prompt, how or with_tools(None), cuts=cuts)
         if isinstance(prompt, str):
-            return prompt, self.tokenizer.encode(self.fitting(prompt, cuts=cuts))
+            return prompt, self.tokenizer.noticed(self.tokenizer.encode(self.fitting(prompt, cuts=cuts)))
         if not (isinstance(prompt, list | tuple) or (isinstance(prompt, np.ndarray) and prompt.ndim)):
             invalid("prompt", f"must be a str, token ids or messages, not {described(prompt)}")
         return None, prompt

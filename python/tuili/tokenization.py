@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import itertools
+import logging
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,7 @@ import numpy as np
 from tuili import _core
 from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
 from tuili.generation.checks import boolean, described
+from tuili.generation.token_ids import plain_ids
 from tuili.generation.worker import call_apart
 from tuili.least_tokens import LeastTokens
 from tuili.loading.tokenizer import LoadedTokenizer
@@ -30,6 +32,8 @@ from tuili.text_cuts import Cuts
 if TYPE_CHECKING:
     from tokenizers import Encoding
     from tokenizers import Tokenizer as Backend
+
+logger = logging.getLogger("tuili")
 
 MAX_TEXT_BYTES = 64 << 20
 MAX_DECODED_IDS = 1 << 22
@@ -57,6 +61,7 @@ class Tokenizer:
         self._writer: Tokenizer | None = None
         self._least: LeastTokens | None = None
         self._cuts: Cuts | None = None
+        self._told_of_unknown = loaded.unk_id is None
         self._texts: list[str | None] = [None] * loaded.n_vocab  # of tokens that are whole characters
 
     def __repr__(self) -> str:
@@ -74,6 +79,11 @@ class Tokenizer:
     def special_ids(self) -> frozenset[int]:
         """The ids that `decode` leaves out and that only the model's own text may contain."""
         return frozenset(self.loaded.hidden)
+
+    @property
+    def first_id(self) -> int | None:
+        """The token that `encode` begins every text with, if the model wants one."""
+        return self.loaded.bos_id if self.loaded.add_bos else None
 
     @property
     def first_differs(self) -> bool:
@@ -159,6 +169,27 @@ class Tokenizer:
         inner = [i for i, is_around in enumerate(encoding.special_tokens_mask) if not is_around]
         ids = self._encode_inert(clean, [(0, len(clean))], backend)
         return encoding.ids[: inner[0]] + ids + encoding.ids[inner[-1] + 1 :]
+
+    def noticed(self, ids: list[int]) -> list[int]:
+        """`ids` of a text that the model will read; the first that is mostly unknown to the vocabulary is a
+        warning in the log."""
+        unknown = self.loaded.unk_id
+        if self._told_of_unknown or unknown not in ids:
+            return ids
+        n_unknown = ids.count(unknown)
+        n_own = n_unknown + sum(
+            token_id not in self.loaded.special for token_id in ids if token_id != unknown
+        )
+        if 2 * n_unknown >= n_own:
+            self._told_of_unknown = True
+            logger.warning(
+                "%d of a text's %d tokens are %s: the model does not know these words or characters, and "
+                "texts of them look alike to it. This is said once for each model.",
+                n_unknown,
+                n_own,
+                self.loaded.text_of(unknown),
+            )
+        return ids
 
     def encode_batch(
         self, texts: Sequence[Text], *, add_special: bool = True, parse_special: bool = True
@@ -308,7 +339,9 @@ class Tokenizer:
             refuse(f" must be token ids, not {type(ids).__name__}")
         if getattr(ids, "ndim", 1) == 0:  # numpy's says that it is iterable
             refuse(" must be token ids, not an array without dimensions")
-        n_vocab, checked = self.loaded.n_vocab, []
+        n_vocab, checked = self.loaded.n_vocab, list[int]()
+        if (plain := plain_ids(ids, n_vocab)) is not None and len(plain) <= MAX_DECODED_IDS:
+            return plain
         for i, item in enumerate(ids):
             if i == MAX_DECODED_IDS:
                 refuse(f": more than {MAX_DECODED_IDS} ids", "too_many_ids")

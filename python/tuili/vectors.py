@@ -11,13 +11,29 @@ import numpy as np
 from tuili import _core, embedding
 from tuili.encoder import Encoder, Pooling, Progress, checked_finite
 from tuili.errors import CUTTING_HELPS, ModelUnsupportedError
-from tuili.generation.checks import boolean, described, function_or_none, integer, invalid
+from tuili.generation.checks import (
+    boolean,
+    described,
+    function_or_none,
+    integer,
+    invalid,
+    only_known,
+    same,
+)
 from tuili.loading.model import LoadedModel
 from tuili.tasks import classification
 from tuili.tasks.encoding import Room, encode, room
 from tuili.tasks.head import TaskModel, cannot
 from tuili.tasks.pairs import PairReading
 from tuili.tokenization import Tokenizer
+
+# What sentence-transformers' `encode` is told, where it asks for what is done anyway.
+_AS_IT_IS: dict[str, object] = {
+    "convert_to_numpy": True,
+    "convert_to_tensor": False,
+    "output_value": "sentence_embedding",
+    "show_progress_bar": False,
+}
 
 
 class Vectors:
@@ -64,6 +80,12 @@ class Vectors:
         normalized = self._embedding["normalize"] if normalize is None else boolean("normalize", normalize)
         space = _space(truncation, max_length, encoder.max_len)
         function_or_none("progress", progress)
+        width = self._width_of(poolings)
+        if truncate_dim is not None:
+            integer("truncate_dim", truncate_dim, 1, width)
+        kept = truncate_dim or self._embedding.get("truncate_dim")
+        none = np.empty((0, min(width, kept or width)), np.float32)
+        embedding.in_precision(none, precision, ranges)  # what is wrong with these is said before the work
         before = self.prompt_before(prompt_name, prompt)
         items = [self._cased(before + text) for text in embedding.checked_texts(texts)]
         ids = self.tokenizer.each(partial(self._encode_text, encoder, space), [(text,) for text in items])
@@ -74,20 +96,11 @@ class Vectors:
             encoder, ids, poolings, normalize=normalized and last, progress=progress, n_skipped=n_skipped
         )
         for layer in dense:
-            if layer.n_in is not None and vectors.shape[1] != layer.n_in:
-                invalid(
-                    "pooling",
-                    f"gives vectors of {vectors.shape[1]} numbers; the model's next module takes "
-                    f"{layer.n_in}",
-                )
             vectors = checked_finite(layer(vectors))
         if normalized and not last:
             vectors = _core.ops.l2_normalize(vectors)
-        if truncate_dim is not None:
-            integer("truncate_dim", truncate_dim, 1, vectors.shape[1])
-        width = truncate_dim or self._embedding.get("truncate_dim")
-        if width is not None:
-            vectors = embedding.shortened(vectors, width, normalize=bool(normalize))
+        if kept is not None:
+            vectors = embedding.shortened(vectors, kept, normalize=bool(normalize))
         vectors = embedding.in_precision(vectors, precision, ranges)
         return vectors[0] if isinstance(texts, str) else vectors
 
@@ -107,8 +120,15 @@ class Vectors:
         sentences             the texts
         normalize_embeddings  True: normalize; False: as the model's own files say
         batch_size            changes nothing: batches are made of tokens
-        options               the others of `embed`
+        options               the others of `embed`, and what sentence-transformers has by default of
+                              convert_to_numpy, convert_to_tensor, output_value and show_progress_bar
+        raises                as `embed`; InvalidParameterError for other options
         """
+        only_known(options, {*(Vectors.embed.__kwdefaults__ or ()), *_AS_IT_IS})
+        for name, value in _AS_IT_IS.items():
+            if (given := options.pop(name, None)) is not None and not same(given, value):
+                said = "the vectors are a numpy array, and `progress` is told how far they are"
+                invalid(name, f"must be {value!r}, not {described(given)}: {said}")
         integer("batch_size", batch_size, 1, 2**31 - 1)
         if boolean("normalize_embeddings", normalize_embeddings):
             if normalize is not None:
@@ -116,8 +136,8 @@ class Vectors:
             normalize = True
         if texts is not None and sentences is not None:
             invalid("sentences", "are given next to texts")
-        given: Any = texts if sentences is None else sentences
-        return self.embed(given, normalize, pooling, **options)
+        chosen: Any = texts if sentences is None else sentences
+        return self.embed(chosen, normalize, pooling, **options)
 
     def similarity(
         self,
@@ -234,9 +254,19 @@ class Vectors:
     def whole_width(self) -> int:
         """The width before the model's files cut it; ModelUnsupportedError if the model makes no vectors."""
         self._encoder_engine()
-        widths = [layer.n_out for layer in self.loaded.dense if layer.n_out is not None]
-        pooled = self.loaded.spec.d_model * len(embedding.poolings_of(self._embedding, None))
-        return widths[-1] if widths else pooled
+        return self._width_of(embedding.poolings_of(self._embedding, None))
+
+    def _width_of(self, poolings: Sequence[Pooling]) -> int:
+        """The width that these poolings and the model's further modules give; InvalidParameterError if a
+        module takes another."""
+        width = self.loaded.spec.d_model * len(poolings)
+        for layer in self.loaded.dense:
+            if layer.n_in is not None and width != layer.n_in:
+                invalid(
+                    "pooling", f"gives vectors of {width} numbers; the model's next module takes {layer.n_in}"
+                )
+            width = width if layer.n_out is None else layer.n_out
+        return width
 
     def _cased(self, text: str) -> str:
         """`text` in lower case if the model's files ask for it."""
@@ -273,7 +303,7 @@ class Vectors:
             self.tokenizer.check_fits(text, space.max_len, CUTTING_HELPS)
         else:
             text = self.tokenizer.beginning(text, space.max_len)
-        ids = self.tokenizer.encode(text)
+        ids = self.tokenizer.noticed(self.tokenizer.encode(text))
         if len(ids) > space.max_len and (space.cut is not None or space.max_len < encoder.max_len):
             return encode(self.tokenizer, text, max_len=space.max_len, cut=space.cut).ids
         return ids

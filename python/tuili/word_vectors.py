@@ -16,6 +16,7 @@ from tuili.generation.checks import described, function_or_none, integer, invali
 from tuili.loading import word_vector_files
 from tuili.loading.files import StrPath
 from tuili.loading.store import path_text
+from tuili.tasks.scores import best
 
 _log = logging.getLogger("tuili")
 
@@ -90,7 +91,7 @@ class WordVectors:
             row: NDArray[np.float32] = self.vectors[self._id(words, "the word")]
             return row
         if not isinstance(words, list | tuple):
-            raise InvalidParameterError(f"words must be a str or a list of str, not {described(words)}")
+            invalid("words", f"must be a str or a list of str, not {described(words)}")
         ids = [self._id(word, f"words: entry {i}") for i, word in enumerate(words)]
         return self.vectors[np.array(ids, np.int64)]
 
@@ -114,15 +115,11 @@ class WordVectors:
             if not isinstance(items, str | np.ndarray | list | tuple):
                 invalid(name, f"must be words or vectors, not {described(items)}")
             for i, item in enumerate([items] if isinstance(items, str | np.ndarray) else items):
-                where = f"{name}: entry {i}"
+                entry = f": entry {i}"
                 if isinstance(item, np.ndarray):
-                    row = checked_vectors(item, self.vectors.shape[1], where)
-                    if row.ndim != 1:
-                        raise InvalidParameterError(
-                            f"{where} must be one vector, a float array [width]", param=name
-                        )
+                    row = checked_vectors(item, self.vectors.shape[1], name, entry=entry, n_dims=(1,))
                 else:
-                    known.add(self._id(item, where))
+                    known.add(self._id(item, name + entry))
                     row = self.vectors[self._ids[item]]
                 rows.append(np.float32(sign) * _unit(row.reshape(1, -1)))
         if not rows:
@@ -141,10 +138,10 @@ class WordVectors:
 
     def nearest(self, vectors: NDArray[np.float32], topn: int = 10) -> list[list[tuple[str, float]]]:
         """For each of the vectors, float [n, width], the words of the largest cosine, as `most_similar`."""
-        if not isinstance(vectors, np.ndarray) or vectors.ndim != 2:
-            found = list(vectors.shape) if isinstance(vectors, np.ndarray) else described(vectors)
-            invalid("vectors", f"must be a float array [n, width], not {found}")
-        rows = checked_vectors(vectors, self.vectors.shape[1], "vectors")
+        width = self.vectors.shape[1]
+        if not isinstance(vectors, np.ndarray):
+            invalid("vectors", f"must be a float array [n, {width}], not {described(vectors)}")
+        rows = checked_vectors(vectors, width, "vectors", n_dims=(2,))
         return self._nearest(rows, integer("topn", topn, 1, 2**31 - 1), set())
 
     def _id(self, word: Any, where: str) -> int:
@@ -168,7 +165,7 @@ class WordVectors:
             scores = np.concatenate([_core.ops.gemm(unit, packed) for packed in self._packed], axis=1)
             scores[:, list(without)] = -np.inf
             for row in scores:
-                order = _largest(row, min(topn, len(self.words) - len(without)))
+                order = best(row, min(topn, len(self.words) - len(without)))
                 found.append([(self.words[j], float(row[j])) for j in order])
         return found
 
@@ -183,13 +180,3 @@ def _unit(x: NDArray[Any]) -> NDArray[np.float32]:
 def _packed(rows: NDArray[np.float32]) -> _core.PackedWeight:
     n, width = rows.shape
     return _core.PackedWeight("f32", n, width, rows.view(np.uint8).reshape(-1))
-
-
-def _largest(scores: NDArray[np.float32], n: int) -> NDArray[np.int64]:
-    """Places of the n largest, falling, the earlier one first among equals."""
-    if n <= 0:
-        return np.empty(0, np.int64)
-    least = np.partition(scores, len(scores) - n)[len(scores) - n]
-    places = np.flatnonzero(scores >= least)
-    order: NDArray[np.int64] = places[np.argsort(-scores[places], kind="stable")[:n]]
-    return order

@@ -411,6 +411,8 @@ def families() -> Iterator[Case]:
     for types in ([local], [local, "x"], local, [local, [everything]], [local, everything, local]):
         yield gemma(f"layer_types {types}", F, "config_value", layer_types=types)
     yield gemma("reads both ways", U, "config_unsupported", use_bidirectional_attention=True)
+    layers = {"0": {"sliding_window": 2}}
+    yield gemma("settings of a layer", U, "config_unsupported", per_layer_config=layers)
     yield gemma("bias without its tensors", F, "tensor_missing", attention_bias=True)
     yield gemma("activation", U, "config_unsupported", hidden_activation="prelu")
     yield gemma("scalar 0", F, "config_value", query_pre_attn_scalar=0)

@@ -31,6 +31,7 @@ def encoder_decoders() -> Iterator[Case]:
     value = "config_value"
     yield _case("T5", "without its tensors", F, "tensor_missing")
     yield _case("T5", "another activation", U, "config_unsupported", feed_forward_proj="gated-swiglu")
+    yield _case("T5", "is_causal", U, "config_unsupported", is_causal=False)
     yield _case("T5", "two buckets", F, value, relative_attention_num_buckets=2)
     yield _case("T5", "1000 layers", F, "layer_count", num_layers=1000)
     yield _case("UMT5", "many biases", F, value, num_layers=9, num_heads=1024)

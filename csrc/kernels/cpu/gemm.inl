@@ -33,8 +33,7 @@
 namespace tuili::cpu::TUILI_ISA {
 namespace {
 
-// Calls tile with the number of rows as a compile-time constant, for rows in [0, m): kRows of them while more
-// than kMost are left, then the rest.
+// Calls tile for the rows that are left from `row` on, kRows at most.
 template <int kRows, class Tile>
 TUILI_INLINE void rest_of_rows(int64_t row, int64_t left, const Tile& tile) {
   if constexpr (kRows > 0) {
@@ -42,6 +41,8 @@ TUILI_INLINE void rest_of_rows(int64_t row, int64_t left, const Tile& tile) {
     rest_of_rows<kRows - 1>(row, left, tile);
   }
 }
+// Calls tile with the number of rows as a compile-time constant, for rows in [0, m): kRows of them while more
+// than kMost are left, then the rest.
 template <int kRows, int kMost = kRows, class Tile>
 TUILI_INLINE void for_each_tile(int64_t m, const Tile& tile) {
   int64_t row = 0;

@@ -53,6 +53,10 @@ struct GroupView {
   const uint8_t* sub_min = nullptr;
 };
 
+// Of a group's codes, without the high bits of 5- and 6-bit ones.
+template <Format kFormat>
+constexpr int64_t kCodeBytes = coding_of(kFormat).bits == 8 ? 512 : 256;
+
 template <Format kFormat>
 TUILI_INLINE GroupView group_at(const PackedMatrix& w, int64_t panel, int64_t group) {
   constexpr Coding kCoding = coding_of(kFormat);
@@ -60,7 +64,7 @@ TUILI_INLINE GroupView group_at(const PackedMatrix& w, int64_t panel, int64_t gr
   const int64_t at = panel * n_groups + group;
   const int64_t block = kCoding.block_groups == 1 ? at : panel * (n_groups / 8) + group / 8;
   GroupView out;
-  out.codes = w.codes + at * (kCoding.bits == 8 ? 512 : 256);
+  out.codes = w.codes + at * kCodeBytes<kFormat>;
   if constexpr (kCoding.bits == 5) out.high = w.high + at * 64;
   if constexpr (kCoding.bits == 6) out.high = w.high + at * 128;
   out.scale = reinterpret_cast<const Half*>(w.scale) + block * kPanel;
@@ -75,7 +79,7 @@ template <Format kFormat>
 TUILI_INLINE GroupView next_panel(GroupView group, int64_t n_groups) {
   constexpr Coding kCoding = coding_of(kFormat);
   const int64_t n_scales = (kCoding.block_groups == 1 ? n_groups : n_groups / 8) * kPanel;
-  group.codes += n_groups * (kCoding.bits == 8 ? 512 : 256);
+  group.codes += n_groups * kCodeBytes<kFormat>;
   if constexpr (kCoding.bits == 5) group.high += n_groups * 64;
   if constexpr (kCoding.bits == 6) group.high += n_groups * 128;
   group.scale += n_scales;
@@ -189,7 +193,7 @@ template <Format kFormat>
 TUILI_INLINE void prefetch_group(const GroupView& group) {
   constexpr Coding kCoding = coding_of(kFormat);
 #pragma GCC unroll 8
-  for (int i = 0; i < (kCoding.bits == 8 ? 8 : 4); ++i) __builtin_prefetch(group.codes + 64 * i);
+  for (int64_t i = 0; i < kCodeBytes<kFormat>; i += 64) __builtin_prefetch(group.codes + i);
   if constexpr (kCoding.bits == 5) __builtin_prefetch(group.high);
   if constexpr (kCoding.bits == 6) __builtin_prefetch(group.high);
   if constexpr (kCoding.bits == 6) __builtin_prefetch(group.high + 64);

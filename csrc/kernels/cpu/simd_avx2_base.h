@@ -12,9 +12,8 @@ namespace {
 
 // 6 rows × 2 registers = 12 sums; 16 registers, 2 hold w, 1 holds x.
 constexpr int kFloatRows = 6;
-constexpr int kManyRows = kFloatRows;  // of a tile where there are many
-// Sums of a float tile: 6 × 2 registers; 16 registers, 2 hold w, 1 holds x.
-constexpr int kFloatSums = 6;
+constexpr int kManyRows = kFloatRows;   // of a tile where there are many
+constexpr int kFloatSums = kFloatRows;  // sums of a float tile, rows times panels
 
 struct Half {
   uint16_t bits;

@@ -13,7 +13,7 @@ namespace {
 constexpr int kFloatRows = 12;
 // Of many rows 6, with 4 panels: 10 loads for 24 fma, where 12 with 2 need 14.
 constexpr int kManyRows = 6;
-// Sums of a float tile: 24 of 32 registers.
+// Sums of a float tile, rows times panels: 24 of 32 registers.
 constexpr int kFloatSums = 24;
 // 8 integer and 8 float sums, codes and scales: 32 registers hold them all.
 constexpr int kInt8Rows = 8;

@@ -11,9 +11,8 @@ namespace {
 
 // 6 rows × 4 registers = 24 sums; 32 registers, 4 hold w, 1 holds x.
 constexpr int kFloatRows = 6;
-constexpr int kManyRows = kFloatRows;  // of a tile where there are many
-// Sums of a float tile: 6 × 4 registers.
-constexpr int kFloatSums = 6;
+constexpr int kManyRows = kFloatRows;   // of a tile where there are many
+constexpr int kFloatSums = kFloatRows;  // sums of a float tile, rows times panels
 // 4 rows × 4 registers of sums, 4 of codes; the float sums wait in memory.
 constexpr int kInt8Rows = 4;
 // Not measured; see simd_avx2.h.

@@ -8,8 +8,8 @@
 // v4  gains are asked for first; one warp sums, so that the others leave shared memory alone
 // v5  of many short rows each is a warp's, in registers: of 768 elements a block's threads had three each and
 //     waited at two barriers (H200, 8,190 rows: 49 µs, a fourth of what its memory allows)
-// v6  pooling: a text's rows are shared out to a block's warps, each of which has 8 under way; one thread read
-//     a column's rows (H200, one text of 126: 21 µs). Not measured
+// v6  pooling: a text's rows are shared out to a block's warps, each of which has 8 under way, where one
+//     thread read a column's rows (H200, one text of 126: 21 µs). Not measured
 #pragma once
 
 #include "kernels/cuda/convert.cuh"

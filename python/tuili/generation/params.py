@@ -220,8 +220,9 @@ class SamplingParams:
     decoder_start_token_id: int | None = (
         None  # that an encoder-decoder's answer begins after; the model's own
     )
-    # A longer prompt is cut to its last so many tokens, a source to its first, of which those that end it
-    # stay; -1: as `generate` cuts with truncation=True.
+    # A longer prompt is cut to its last so many tokens, of which the first is the token that begins texts if
+    # the prompt's was; a source to its first, of which those that end it stay; -1: as `generate` cuts with
+    # truncation=True.
     truncate_prompt_tokens: int | None = None
     json_schema: str | dict[str, Any] | bool | None = None  # of the output; kept as JSON text
     regex: str | None = None  # that the whole output matches

@@ -18,8 +18,8 @@ def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarra
     raises     InvalidParameterError for anything else and for none, TokenIdError for an id outside [0,
                n_vocab)
     """
-    if type(token_ids) is list and (ids := _usual(token_ids, n_vocab)) is not None:
-        return ids
+    if (ids := plain_ids(token_ids, n_vocab)) is not None:
+        return np.array(ids, np.int32)
     if not isinstance(token_ids, np.ndarray):
         if not isinstance(token_ids, list | tuple | range):
             invalid(name, f"must be a list of token ids, not {described(token_ids)}")
@@ -52,9 +52,9 @@ def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarra
     return np.asarray(token_ids, dtype=np.int32)
 
 
-def _usual(token_ids: list[Any], n_vocab: int) -> np.ndarray | None:
-    """The ids of a list of ints in range, without a look at each from Python; None for any other."""
-    ids = token_ids.copy()  # another thread may change the caller's
-    if set(map(type, ids)) != {int} or min(ids) < 0 or max(ids) >= n_vocab:
+def plain_ids(token_ids: object, n_vocab: int) -> list[int] | None:
+    """A copy of a list of ints in [0, n_vocab), without a look at each from Python; None for all else."""
+    if type(token_ids) is not list:
         return None
-    return np.array(ids, np.int32)
+    ids: list[int] = token_ids.copy()  # another thread may change the caller's
+    return ids if set(map(type, ids)) == {int} and min(ids) >= 0 and max(ids) < n_vocab else None

@@ -167,7 +167,7 @@ def plan_model(
     find_tied(source, warnings)
     head = heads.describe(source.config, source.module)
     spec: ModelSpec = source.module.spec(source.config)
-    tensors, ignored = plan_tensors(source, spec, dtype, quantization, warnings)
+    tensors, ignored = plan_tensors(source, spec, dtype, compute, quantization, warnings)
     weight_bytes = sum(tensor.n_bytes for tensor in tensors)
     largest = max(tensor.place.read_bytes + tensor.n_bytes for tensor in tensors)
     plan = LoadPlan(

@@ -319,14 +319,19 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
     _expect_known(config, "model_type", r"[A-Za-z0-9_.-]{1,64}")
     for key in ("torch_dtype", "dtype"):
         _expect_known(config, key, r"auto|(torch\.)?(float(16|32|64)|bfloat16|half)")
-    from tuili.loading.architectures import class_defaults, decoder_heads, seq2seq_heads
+    from tuili.loading.architectures import class_defaults, decoder_heads, expect_only, seq2seq_heads
 
+    expect_only(config, "per_layer_config", {})  # settings of some layers that go before those of all
+    expect_only(config, "attention_chunk_size")  # which transformers' cache heeds in any class
     headed = _headed(names[0]) if names[0] not in HF_ARCHITECTURES else None
     name = headed or names[0]
     module: Any = _architecture(HF_ARCHITECTURES, name, f"{config.what}: architectures")
     second_names = class_defaults.second_names(name, HF_ARCHITECTURES[name])
     config.values = class_defaults.first_names(config.values, second_names)
     config.fill(class_defaults.usual_of(name))
+    if name in HF_SEQ2SEQ:
+        expect_only(config, "is_causal")  # either value is one of both halves
+        expect_only(config, "sliding_window")  # of the cache, where whole texts have none
     if headed in HF_SEQ2SEQ:
         module = seq2seq_heads.HeadedSeq2seq(module, headed)
     elif headed is not None:
@@ -338,6 +343,8 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
                     f"{config.what}: {key} must be {usual} of {names[0]}, which writes from left to right",
                     code="config_unsupported",
                 )
+    else:
+        expect_only(config, "is_causal", False)  # transformers hides what follows from such an encoder
     return names[0], module
 
 

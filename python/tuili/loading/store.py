@@ -264,6 +264,7 @@ def _pull_hub(name: str, cache_dir: StrPath | None, stream: TextIO | None) -> Pa
             f"there is no folder {name}; to pull it from the Hugging Face hub install the extra tuili[hub]",
             code="hub_missing",
         )
+    folder_of_hub = None if cache_dir is None else str(cache_root(cache_dir).parent / "hub")
     print(f"tuili: pulling {name} from the Hugging Face hub", file=stream or sys.stderr)
     hub = importlib.import_module("huggingface_hub")
     try:
@@ -271,7 +272,7 @@ def _pull_hub(name: str, cache_dir: StrPath | None, stream: TextIO | None) -> Pa
             name,
             allow_patterns=[f"*{suffix}" for suffix in HUB_SUFFIXES],
             ignore_patterns=["original/*", "onnx/*", "openvino/*", "consolidated*"],  # the same weights again
-            cache_dir=None if cache_dir is None else os.path.join(cache_dir, "hub"),
+            cache_dir=folder_of_hub,
         )
     except Exception as error:  # whatever the hub's client raises: no network, no such model, no permission
         raise ModelIOError(

@@ -86,7 +86,12 @@ def find_tied(source: ModelSource, warnings: list[str]) -> None:
 
 
 def plan_tensors(
-    source: ModelSource, spec: ModelSpec, dtype: str, quantization: str | None, warnings: list[str]
+    source: ModelSource,
+    spec: ModelSpec,
+    dtype: str,
+    compute: str,
+    quantization: str | None,
+    warnings: list[str],
 ) -> tuple[list[PlannedTensor], list[str]]:
     """What becomes of every tensor that the spec needs, and the names of those that it does not."""
     expected = {name: tuple(shape) for name, shape in ModelBuilder(spec).expected()}
@@ -109,7 +114,33 @@ def plan_tensors(
         if not _is_bias_of_zeros(place.stored, source):
             warnings.append(f"tensor '{shown(place.stored.name)}' ({name}) is not used by this configuration")
         ignored.append(shown(place.stored.name, 256))
+    warnings += _without_effect(tensors, spec, dtype, compute, quantization)
     return tensors, ignored
+
+
+def _without_effect(
+    tensors: Sequence[PlannedTensor], spec: ModelSpec, dtype: str, compute: str, quantization: str | None
+) -> list[str]:
+    """What options do not do because of the formats that the files have, a line for each."""
+    kept = [
+        tensor.format
+        for tensor in tensors
+        if tensor.stored.format not in FLOATS and is_multiplied(tensor.name, spec)
+    ]
+    lines = []
+    if quantization is not None and kept:
+        formats = ", ".join(sorted(set(kept)))
+        lines.append(
+            f"quantization='{quantization}' is of float weights: {len(kept)} matrices that the files hold "
+            f"quantized stay as they are ({formats})"
+        )
+    if dtype != "auto" and not any(
+        is_weight(tensor.name, tensor.shape) and tensor.stored.format in FLOATS for tensor in tensors
+    ):
+        lines.append(f"dtype='{dtype}' is of float weights, of which the files hold none")
+    if compute == "int8" and all(tensor.format in FLOATS for tensor in tensors):
+        lines.append("compute='int8' is of quantized weights, of which there are none")
+    return lines
 
 
 def _is_bias_of_zeros(stored: TensorInfo, source: ModelSource) -> bool:

@@ -111,8 +111,9 @@ class App:
             "/v1/completions": self._text,
             "/v1/embeddings": self._embeddings,
             "/v1/rerank": self._rerank,
+            "/rerank": self._rerank,  # this, /score and /classify are where vLLM has them
             "/v1/score": self._score,
-            "/score": self._score,  # this, and /classify, is where vLLM has it
+            "/score": self._score,
             "/v1/classify": self._classify,
             "/classify": self._classify,
             "/tokenize": self._tokenize,

@@ -274,7 +274,9 @@ def _other_posts(model: str) -> Schema:
     detokenize = {"model": _name(model), "tokens": {"type": "array", "items": _TOKEN_ID}}
     return {
         "/v1/embeddings": _post("Vectors of texts", embeddings, ["input"]),
-        "/v1/rerank": _post("Order documents by a query", rerank, ["query", "documents"]),
+        **dict.fromkeys(
+            ("/v1/rerank", "/rerank"), _post("Order documents by a query", rerank, ["query", "documents"])
+        ),
         **dict.fromkeys(("/v1/score", "/score"), _post("Scores of pairs of texts", score, [])),
         **dict.fromkeys(("/v1/classify", "/classify"), _post("Labels of texts", classify, ["input"])),
         "/tokenize": _post("Token ids of a text or a conversation", tokenize, []),

@@ -15,7 +15,7 @@ import numpy as np
 
 from tuili import completions
 from tuili.embedding import checked_texts
-from tuili.generation.checks import boolean, cut_length, described, integer, invalid, only_known
+from tuili.generation.checks import boolean, cut_length, described, integer, invalid, one_of, only_known
 from tuili.server.fields import CUT, Fields, Served, required
 from tuili.tasks import classification
 from tuili.tasks.encoding import Room
@@ -38,9 +38,7 @@ class VectorRequests:
         fields = self._served.fields(body)
         texts = required(fields, "input")
         form = fields.pop("encoding_format", None)
-        form = "float" if form is None else form
-        if form not in ("float", "base64"):
-            invalid("encoding_format", 'must be "float" or "base64"')
+        form = "float" if form is None else one_of("encoding_format", form, ("float", "base64"))
         if (width := fields.pop("dimensions", None)) is not None:
             integer("dimensions", width, 1, self._llm.whole_width())
         prompt = {name: fields.pop(name, None) for name in ("prompt", "prompt_name")}
@@ -168,7 +166,7 @@ class VectorRequests:
                 {
                     "index": i,
                     "label": head.labels[best(scores, 1)[0]],
-                    "probs": [float(score) for score in scores],
+                    "probs": scores.tolist(),
                     "num_classes": len(scores),
                 }
             )
@@ -210,4 +208,5 @@ class VectorRequests:
 def _vector(vector: np.ndarray, form: str) -> str | list[float]:
     if form == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-    return [float(x) for x in vector]
+    numbers: list[float] = vector.tolist()
+    return numbers

@@ -159,7 +159,7 @@ def joined(tokenizer: Tokenizer, parts: Sequence[Encoding], *, truncated: bool) 
             if offsets[begin] == own[0] and _lost_its_space(tokenizer, whole.tokens[begin], *own[0]):
                 own = [(own[0][0] - 1, own[0][1]), *own[1:]]
             offsets[begin : begin + len(own)] = own
-    return Encoded(whole.ids, types, offsets, texts, truncated, whole.tokens)
+    return Encoded(tokenizer.noticed(whole.ids), types, offsets, texts, truncated, whole.tokens)
 
 
 def _lost_its_space(tokenizer: Tokenizer, token: str, begin: int, end: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from tuili.generation.params import ALIASES, NAMES, SamplingParams, canonical_na
 
 if TYPE_CHECKING:
     from tuili.llm import LLM
+
+logger = logging.getLogger("tuili")
 
 _SAME = {"max_time": "deadline_s", "stop_strings": "stop"}
 _ENDS = ("eos_token_id", "pad_token_id")
@@ -59,6 +62,8 @@ def in_our_words(task: str, options: Mapping[str, Any], own: Collection[str]) ->
 
 def settled(task: str, chosen: dict[str, Any], own: Collection[str], model: LLM) -> dict[str, Any]:
     """`chosen`, all that counts for a call, with what its generation_config has besides."""
+    if chosen.get("max_length") is not None and not {"max_tokens", "max_new_tokens"}.isdisjoint(chosen):
+        logger.warning("max_length has no effect beside max_new_tokens, which counts what follows alone")
     config = chosen.pop("generation_config", None)
     if config is not None:
         given = {name: value for name, value in chosen.items() if value is not None}

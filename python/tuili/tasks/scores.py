@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tuili.generation.checks import invalid
+from tuili.generation.checks import one_of
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -34,11 +34,16 @@ FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 def function_named(name: object) -> Callable[[np.ndarray], np.ndarray]:
     """One of FUNCTIONS; InvalidParameterError for another name."""
-    if not isinstance(name, str) or name.lower() not in FUNCTIONS:
-        invalid("function_to_apply", f"must be one of {', '.join(FUNCTIONS)}")
-    return FUNCTIONS[name.lower()]
+    lower = name.lower() if isinstance(name, str) else name
+    return FUNCTIONS[one_of("function_to_apply", lower, FUNCTIONS)]
 
 
 def best(scores: np.ndarray, n: int) -> list[int]:
     """Indices of the n largest, by falling score; of equal ones the first comes first."""
-    return [int(i) for i in np.argsort(-scores, kind="stable")[:n]]
+    n = min(n, len(scores))
+    if n < 1:
+        return []
+    least = np.partition(scores, -n)[-n]
+    few = np.flatnonzero(~(scores < least))  # no worse than the n-th, or NaN: a sort of all takes longer
+    found: list[int] = few[np.argsort(-scores[few], kind="stable")][:n].tolist()
+    return found

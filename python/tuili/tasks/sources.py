@@ -95,7 +95,7 @@ class SourceTokenizer:
             self._tokenizer.check_fits(text, self.max_len, CUTTING_HELPS)
         most, whole = self.max_len if cut is None else cut, opening + text
         part = whole if cut is None else self._tokenizer.beginning(whole, most)
-        body = self._tokenizer.encode(part, add_special=False)
+        body = self._tokenizer.noticed(self._tokenizer.encode(part, add_special=False))
         room = most - len(before) - len(after)
         truncated = len(body) > room
         if truncated and (cut is None or room < 1):

@@ -14,7 +14,7 @@ from tuili.generation.checks import boolean, described, integer, invalid
 from tuili.loading.tokenizer_calls import call
 from tuili.tasks.encoding import Encoded, checked_str, joined, room
 from tuili.tasks.pipeline import Pipeline
-from tuili.tasks.scores import softmax
+from tuili.tasks.scores import best, softmax
 from tuili.tokenization import clean_text, encoding_of
 
 TASK = "question-answering"
@@ -184,12 +184,8 @@ def _best_spans(
     padded = np.concatenate([ends, np.zeros(longest - 1)])
     ends_from = np.ndarray((n_tokens, longest), padded.dtype, padded, 0, padded.strides * 2)
     products = starts[:, None] * ends_from  # [first, n more]
-    flat_products = products.ravel()
-    n = min(n, flat_products.size)
-    least = np.partition(flat_products, -n)[-n]
-    few = np.flatnonzero(flat_products >= least)  # all that are no worse than the n-th, to be sorted
-    for flat in few[np.argsort(-flat_products[few], kind="stable")][:n]:
-        first, more = divmod(int(flat), products.shape[1])
+    for flat in best(products.ravel(), n):
+        first, more = divmod(flat, longest)
         if first + more < n_tokens:
             yield float(products[first, more]), first, first + more
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from tuili.errors import CUTTING_HELPS, InvalidParameterError
-from tuili.generation.checks import boolean, described, integer, invalid
+from tuili.generation.checks import boolean, described, integer, invalid, one_of
 from tuili.loading.tokenizer_calls import call
 from tuili.tasks.encoding import Encoded, checked_str, joined, too_long
 from tuili.tasks.pipeline import Pipeline, many, marked
@@ -191,6 +191,8 @@ class Task(Pipeline):
 
     def _words(self, parts: Parts, text: str, window: Encoded, scores: np.ndarray, strategy: str) -> Parts:
         """The words that the tokens make up, labelled by the strategy."""
+        if not parts.words:
+            return parts
         unknown = self.tasks.tokenizer.loaded.unk_id
         firsts = [
             i
@@ -199,14 +201,18 @@ class Task(Pipeline):
             or window.ids[parts.indices[i]] == unknown
             or not self._continues(word, start, end, text)
         ]
-        ends = [*firsts, len(parts.words)][1:]  # none of a text without tokens
-        chosen = [
-            _scores_of_word(scores[parts.indices[first] : parts.indices[end - 1] + 1], strategy)
-            for first, end in zip(firsts, ends, strict=True)
-        ]
+        ends = [*firsts[1:], len(parts.words)]
+        own = scores[parts.indices[0] : parts.indices[-1] + 1]
+        if strategy == "average":
+            chosen = np.add.reduceat(own, firsts) / np.subtract(ends, firsts)[:, None]
+        elif strategy == "first":
+            chosen = own[firsts]
+        else:
+            surest = parts.scores.__getitem__
+            chosen = own[[max(range(*word), key=surest) for word in zip(firsts, ends, strict=True)]]
         return Parts(
-            [self.labels[int(one.argmax())] for one in chosen],
-            [float(one.max()) for one in chosen],
+            [self.labels[i] for i in chosen.argmax(axis=1).tolist()],
+            chosen.max(axis=1).tolist(),
             [self._text(parts.words[first:end]) for first, end in zip(firsts, ends, strict=True)],
             [parts.starts[first] for first in firsts],
             [parts.ends[end - 1] for end in ends],
@@ -250,24 +256,13 @@ class Task(Pipeline):
         return " ".join(tokens) if self._decoder is None else call(self._decoder.decode, tokens)
 
 
-def _scores_of_word(tokens: np.ndarray, strategy: str) -> np.ndarray:
-    """A word's score of each label, from those of its tokens [n_tokens, n_labels]."""
-    if strategy == "average":
-        mean: np.ndarray = np.mean(tokens, axis=0)
-        return mean
-    one: np.ndarray = tokens[0] if strategy == "first" else tokens[tokens.max(axis=1).argmax()]
-    return one
-
-
 def _strategy(chosen: Mapping[str, Any]) -> str:
     """The aggregation_strategy, or what the older flags say."""
     grouped, whole = (boolean(name, chosen[name]) for name in ("grouped_entities", "ignore_subwords"))
     strategy = chosen["aggregation_strategy"]
     if strategy is None:
         return "none" if not grouped else "first" if whole else "simple"
-    if not isinstance(strategy, str) or strategy not in STRATEGIES:
-        invalid("aggregation_strategy", f"must be one of {', '.join(STRATEGIES)}")
-    return strategy
+    return one_of("aggregation_strategy", strategy, STRATEGIES)
 
 
 def _lists(inputs: object) -> list[Any]:

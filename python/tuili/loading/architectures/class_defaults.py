@@ -301,7 +301,10 @@ SECOND_NAMES: Mapping[str, Mapping[str, str]] = {
     "distilbert": {"hidden_size": "dim", "num_attention_heads": "n_heads", _LAYERS: "n_layers"},
     "granite_hybrid": {"layers_block_type": "layer_types"},
     **{key: {"num_experts": "num_local_experts"} for key in ("mixtral", "minimax_m2", "gpt_oss", "mellum")},
-    **{key: {"num_local_experts": "num_experts"} for key in ("olmoe", "flex_olmo", "Qwen3MoeForCausalLM")},
+    **{
+        key: {"num_local_experts": "num_experts"}
+        for key in ("olmoe", "flex_olmo", "hy_v3", "Qwen3MoeForCausalLM")
+    },
     "DeepseekV2ForCausalLM": {"num_experts": "n_routed_experts"},
     **{
         key: {"num_local_experts": "n_routed_experts"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import llama
+from tuili.loading.architectures import expect_only, llama
 from tuili.loading.config import Config
 
 _RENAMED = {
@@ -32,5 +32,8 @@ IGNORED_TENSORS = (r"transformer\.rotary\.inv_freq", r"transformer\.h\.\d+\.attn
 def spec(config: Config) -> ModelSpec:
     """ExaoneForCausalLM, InternLM3ForCausalLM, IQuestCoderForCausalLM."""
     config.fill({"rms_norm_eps": 1e-5})
+    if config.values["architectures"] == ["IQuestCoderForCausalLM"]:  # of an earlier one, refused there, too
+        expect_only(config, "clip_qkv")
+        expect_only(config, "use_sliding_window", False)
     exaone = config.values["architectures"] == ["ExaoneForCausalLM"]
     return llama.spec(config, theta=500_000.0 if exaone else 10_000.0)

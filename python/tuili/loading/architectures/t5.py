@@ -37,7 +37,7 @@ def spec(config: Config) -> ModelSpec:
     d_model = config.integer("d_model", 1, MAX_MODEL)
     # Models that untie their head do not scale what it reads; transformers 5 has a key of its own for that.
     tied = config.flag("tie_word_embeddings", True)
-    scales = not is_a(config, "MT5") and config.flag("scale_decoder_outputs", tied)
+    scales = not is_a(config, "MT5") and config.switch("scale_decoder_outputs", tied)
     halves = [half(config, name) for name in ("encoder", "decoder")]
     return encoder_decoder(
         config,
