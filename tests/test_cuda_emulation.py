@@ -155,6 +155,12 @@ PLANTED = {  # file, what stands there, what is planted instead
     ),
     "a tile of the expert before": ("gemm_experts.cuh", "through > tile", "through >= tile"),
     "half of a step's k twice": ("gemm.cuh", "b[of][half + 1]}", "b[of][half]}"),
+    "a tile of the product before": ("together.cuh", "tile >= before", "tile > before"),
+    "lanes of a mean in another order": (
+        "rows.cuh",
+        "__fadd_rn(lanes[0], lanes[2]), __fadd_rn(lanes[1], lanes[3])",
+        "__fadd_rn(lanes[0], lanes[1]), __fadd_rn(lanes[2], lanes[3])",
+    ),
 }
 
 

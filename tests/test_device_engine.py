@@ -198,6 +198,52 @@ def test_a_cache_that_does_not_fit_is_an_error_at_once() -> None:
         _core.KvCache(model.spec, n_blocks, 32, "float16", device="cuda")
 
 
+def workspace_of(model: _core.Model, n_places: int, max_batch_tokens: int = 40) -> int:
+    """Bytes of a runner with a cache of n_places."""
+    cache = _core.KvCache(model.spec, -(-n_places // 32), 32, "float16", device=model.device)
+    return _core.Runner(model, cache, max_batch_tokens=max_batch_tokens, max_seqs=8).workspace_bytes
+
+
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if HAS_DEVICE else [])])
+@pytest.mark.parametrize("family", ["llama", "experts", "latent"])
+def test_what_a_runner_takes_is_known_before_the_cache_is_made(family: str, device: str) -> None:
+    model = built(family, "bf16" if family == "experts" else "f32", device=device)
+    most = _core.Runner.most_workspace_bytes(model, max_batch_tokens=40, max_seqs=8)
+    assert workspace_of(model, model.spec.max_positions) == most
+    assert workspace_of(model, 32) <= most
+
+
+@on_device
+def test_a_row_of_a_small_vocabulary_has_room_for_its_own_tokens_alone() -> None:
+    def bytes_of_a_row(n_vocab: int) -> float:
+        small = tiny("llama")
+        weights = dict(small.weights)
+        for name in ("token_embedding", "head"):
+            weight = weights[name]
+            weights[name] = Weight(weight.format, (n_vocab, *weight.shape[1:]), weight.rows[:n_vocab])
+        spec = small.spec | {"n_vocab": n_vocab}
+        model = build(dataclasses.replace(small, spec=spec, weights=weights)).upload()
+        return (workspace_of(model, 32, 4096) - workspace_of(model, 32, 2048)) / 2048
+
+    logits, listed = 4 * (256 - 16), 8 * (256 - 16)
+    assert bytes_of_a_row(256) - bytes_of_a_row(16) == pytest.approx(logits + listed, abs=1)
+
+
+@on_device
+def test_the_usual_cache_leaves_room_for_a_step(llama_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where 64 full texts would need more than there is, of which a step needs a half."""
+    options = {"device": "cuda", "packed_cache": False, "num_threads": 1}
+    with LLM(llama_path, **options) as llm:
+        step, texts = llm._runner.workspace_bytes, llm.config["kv_cache"]["bytes"]
+    available = 2 * step
+    assert 0.9 * available < texts
+    monkeypatch.setattr("tuili._core.device_memory", lambda device: (available, available))
+    with LLM(llama_path, **options) as llm:
+        assert "nine tenths" in llm.config["kv_cache"]["why"]
+        taken = llm._runner.workspace_bytes + llm.config["kv_cache"]["bytes"]
+        assert 0.9 * available < taken <= available
+
+
 @on_device
 def test_a_step_of_more_elements_than_kernels_count_is_refused() -> None:
     d_ff = 2056

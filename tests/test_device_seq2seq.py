@@ -72,6 +72,15 @@ def check_beside_the_cpu(case: Case, **how: str) -> None:
     assert np.abs(found - expected).max() <= 6 * moved
 
 
+def test_what_a_runner_takes_is_known_before_the_cache_is_made() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write(by_name("M2M100"), Path(folder))
+        model = load(plan_model(folder)).model.upload()
+    sizes = {"max_batch_tokens": 64, "max_seqs": 8, "max_source_tokens": 128}
+    assert model.spec.max_positions <= 64 * BLOCK  # of Bench's cache
+    assert Bench(model).runner.workspace_bytes == _core.Runner.most_workspace_bytes(model, **sizes)
+
+
 @pytest.mark.parametrize("name", ["BartForQuestionAnswering", "T5ForSequenceClassification"])
 def test_heads_of_two_halves_are_beside_the_cpu_and_ignore_mates(name: str, tmp_path: Path) -> None:
     folder = seq2seq_heads.write(seq2seq_heads.CASES[name], tmp_path)

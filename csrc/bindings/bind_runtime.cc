@@ -372,6 +372,12 @@ void bind_runner(py::module_& module) {
            "max_source_tokens"_a = 0, "num_threads"_a = 0, "isa"_a = py::none(), py::keep_alive<1, 2>(),
            py::keep_alive<1, 3>())
       .def_property_readonly("workspace_bytes", &Runner::workspace_bytes)
+      .def_static(
+          "most_workspace_bytes",
+          [](const Model& model, int64_t max_batch_tokens, int64_t max_seqs, int64_t max_source_tokens) {
+            return Runner::most_workspace_bytes(model, {max_batch_tokens, max_seqs, max_source_tokens});
+          },
+          "model"_a, py::kw_only(), "max_batch_tokens"_a, "max_seqs"_a, "max_source_tokens"_a = 0)
       .def_property_readonly("n_threads", &Runner::n_threads)
       .def_property_readonly("isa", &Runner::isa)
       .def("step", &run_step, "sequences"_a, "n_new"_a, "sample"_a)

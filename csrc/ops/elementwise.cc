@@ -349,7 +349,7 @@ void max_rows(const Context& context, const TensorView& y, const TensorView& x,
     for (int64_t t = 1; t < rows.rows(); ++t)
       for (int64_t i = 0; i < largest.count(); ++i) {
         const float element = rows.f32_row(t)[i];
-        best[i] = element < best[i] || best[i] != best[i] ? best[i] : element;
+        best[i] = element >= best[i] || element != element ? element : best[i];  // a NaN stays
       }
   });
 }

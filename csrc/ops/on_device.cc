@@ -1,6 +1,7 @@
 #include "ops/on_device.h"
 
 #include <algorithm>
+#include <array>
 
 #include "ops/checks.h"
 
@@ -100,32 +101,60 @@ cuda::bf16* planned_room(Activations& x) {
 
 namespace {
 
-// One of the maps of x, whose rows `input` holds rounded.
-void gemm(device::Stream stream, const TensorView& x, const cuda::bf16* input, const LinearMap& map) {
-  const auto& [y, w, bias] = map;
-  const int64_t m = x.rows();
-  expect_dense("gemm", "y", y, kCuda);
-  TUILI_EXPECT(x.size(1) == w->k && y.rows() == m && y.size(1) == w->n && w->codes != nullptr, "gemm: x is ",
-               x, ", w is ", info_of(w->format).name, " [", w->n, ", ", w->k, "], y is ", y);
-  if (!is_float(w->format)) {
-    device::check(cuda::gemm(stream, cuda::QuantizedGemmArgs{y.f32(), input, *w, bias, m}), "gemm");
-    return;
-  }
-  TUILI_EXPECT(w->format == Format::bf16, "gemm: dense weights on cuda are bf16, not ",
-               info_of(w->format).name);
-  const auto* const dense = reinterpret_cast<const cuda::bf16*>(w->codes);
-  device::check(cuda::gemm(stream, cuda::GemmArgs{y.f32(), input, dense, bias, m, w->n, w->k}), "gemm");
+void check(const TensorView& x, const LinearMap& map) {
+  const PackedMatrix& w = *map.w;
+  expect_dense("gemm", "y", map.y, kCuda);
+  TUILI_EXPECT(x.size(1) == w.k && map.y.rows() == x.rows() && map.y.size(1) == w.n && w.codes != nullptr,
+               "gemm: x is ", x, ", w is ", info_of(w.format).name, " [", w.n, ", ", w.k, "], y is ", map.y);
+  TUILI_EXPECT(!is_float(w.format) || w.format == Format::bf16, "gemm: dense weights on cuda are bf16, not ",
+               info_of(w.format).name);
+}
+
+template <typename Args, typename ToArgs>
+int launch(device::Stream stream, std::span<const LinearMap> maps, const ToArgs& args_of) {
+  std::array<Args, cuda::kMostTogether> products{};
+  std::ranges::transform(maps, products.begin(), args_of);
+  return cuda::gemm(stream, std::span<const Args>(products).first(maps.size()));
+}
+
+// Maps of one format, in one launch: `input` holds the m rows of x rounded.
+void gemm(device::Stream stream, int64_t m, const cuda::bf16* input, std::span<const LinearMap> maps) {
+  const auto dense = [&](const LinearMap& map) {
+    const auto* const w = reinterpret_cast<const cuda::bf16*>(map.w->codes);
+    return cuda::GemmArgs{map.y.f32(), input, w, map.bias, m, map.w->n, map.w->k};
+  };
+  const auto quantized = [&](const LinearMap& map) {
+    return cuda::QuantizedGemmArgs{map.y.f32(), input, *map.w, map.bias, m};
+  };
+  device::check(is_float(maps[0].w->format) ? launch<cuda::GemmArgs>(stream, maps, dense)
+                                            : launch<cuda::QuantizedGemmArgs>(stream, maps, quantized),
+                "gemm");
+}
+
+// How many of the maps, from the first on, are one launch.
+size_t n_together(int64_t m, std::span<const LinearMap> maps) {
+  if (m > cuda::kTogetherRows) return 1;
+  size_t n = 1;
+  while (n < std::min<size_t>(maps.size(), cuda::kMostTogether) && maps[n].w->format == maps[0].w->format)
+    ++n;
+  return n;
 }
 
 }  // namespace
 
 void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps) {
   const cuda::bf16* const input = rounded(context, x);
-  const int n_sides = context.sides && x.x.rows() <= kFewRows
-                          ? std::min(static_cast<int>(maps.size()) - 1, SideStreams::kCount)
-                          : 0;
+  const int64_t m = x.x.rows();
+  for (const LinearMap& map : maps) check(x.x, map);
+  int n_launches = 0;
+  for (size_t i = 0; i < maps.size(); i += n_together(m, maps.subspan(i))) ++n_launches;
+  const int n_sides = context.sides && m <= kFewRows ? std::min(n_launches - 1, SideStreams::kCount) : 0;
   Fork fork(context.sides, context.stream, n_sides);
-  for (int i = 0; i < static_cast<int>(maps.size()); ++i) gemm(fork.stream(i), x.x, input, maps[i]);
+  for (int side = 0; !maps.empty(); ++side) {
+    const size_t n = n_together(m, maps);
+    gemm(fork.stream(side), m, input, maps.first(n));
+    maps = maps.subspan(n);
+  }
   fork.join();
 }
 

@@ -12,8 +12,10 @@ namespace {
 constexpr int64_t kLogitBytes = 16 << 20, kFewestLogitRows = 8;
 constexpr int64_t kDeviceLogitBytes = 64 << 20;  // where a chunk is waited for
 
-// Of what is listed of a row: n_best, those that reach the same bound by chance, and ties.
-constexpr int64_t capacity_for(int64_t n_best) { return n_best + n_best / 4 + 24; }
+// Of what is listed of a row: n_best, those that reach the same bound by chance, and ties, if there are more.
+constexpr int64_t capacity_for(int64_t n_best, int64_t n_vocab) {
+  return std::min(n_best + n_best / 4 + 24, n_vocab);
+}
 
 // How many of a row's likeliest tokens a beam is ranked from, as a rule: some are forbidden.
 int64_t n_best_for(const SamplingParams& params) {
@@ -68,7 +70,7 @@ void Choices::carve(Carver& carver, DeviceKind device) {
   const int64_t bytes = n * int64_t{sizeof(ops::Draw)};
   device_draws_ = TensorView(carver.take<uint8_t>(bytes), DType::u8, {bytes}, device);
   device_chosen_ = TensorView(carver.take<int32_t>(n), DType::i32, {n}, device);
-  const int64_t best_bytes = ops::best_logits_bytes(n, capacity_for(ops::kMostBest));
+  const int64_t best_bytes = ops::best_logits_bytes(n, capacity_for(ops::kMostBest, n_vocab_));
   device_best_ = TensorView(carver.take<uint8_t>(best_bytes), DType::u8, {best_bytes}, device);
 }
 
@@ -190,13 +192,13 @@ bool Choices::rank_on_device(std::span<const Row> rows) {
     const Sequence& s = *row.sequence;
     return row.sample >= 0 && !s.collect.anything() && !s.deferred &&
            ranks_likeliest(s.sampling, past_of(s, row.position + 1)) &&
-           n_best_for(s.sampling) <= ops::kMostBest;
+           n_best_for(s.sampling) <= std::min(ops::kMostBest, n_vocab_);
   };
   int64_t n_best = 0;
   for (const Row& row : rows)
     if (is_listed(row)) n_best = std::max(n_best, n_best_for(row.sequence->sampling));
   if (n_best == 0 || n_vocab_ >= ops::kMostDrawn) return false;
-  const int64_t capacity = capacity_for(n_best);
+  const int64_t capacity = capacity_for(n_best, n_vocab_);
   const TensorView there = device_best_.slice(0, ops::best_logits_bytes(n_rows, capacity));
   ops::best_logits(context_, there, logits_.slice(0, n_rows), n_best, capacity);
   const auto* const best = reinterpret_cast<const ops::BestLogits*>(on_host(there, best_.data()).data);

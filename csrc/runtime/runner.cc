@@ -42,6 +42,16 @@ int64_t scratch_floats_for(const ModelSpec& spec, const RunnerOptions& options) 
   return ops::distance_scratch_floats(head_dim, std::min(spec.max_positions, options.max_batch_tokens));
 }
 
+// Of attention's scratch in device memory, or on the CPU: of texts behind n_places of a cache at most.
+int64_t partial_floats_for(const Model& model, const RunnerOptions& options, int64_t n_places) {
+  const int64_t n_keys = std::max(std::min(model.spec.max_positions, n_places), options.max_source_tokens);
+  const int64_t max_rows = std::max(options.max_batch_tokens, options.max_source_tokens);
+  const Heads heads = largest_heads(model.spec);
+  return model.device.kind == DeviceKind::cuda
+             ? ops::device_partial_floats(max_rows, n_keys, heads.n, heads.dim)
+             : ops::attention_partial_floats(n_keys, heads.n, heads.dim);
+}
+
 ops::Context context_for(const RunnerOptions& options, const OwnStream& stream) {
   return {.kernels = &ops::find_kernels(options.isa),
           .pool = &ThreadPool::shared(),
@@ -95,18 +105,26 @@ void Runner::carve(Carver carver) {
   workspace_ = PlacedBuffer(carver.used(), device, Pages::small);
 }
 
-// Scratch of attention in device memory, or on the CPU, where texts that are read at once need none.
+// Scratch of attention, of which texts that are read at once need none on the CPU.
 std::span<float> Runner::take_partials(Carver& carver) const {
-  const bool on_device = model_.device.kind == DeviceKind::cuda;
-  if (!cache_ && !on_device) return {};
-  const RunnerOptions& options = options_;
-  const int64_t n_places = cache_ ? cache_->n_blocks() * cache_->block_size() : options.max_batch_tokens;
-  const int64_t n_keys = std::max(std::min(model_.spec.max_positions, n_places), options.max_source_tokens);
-  const int64_t max_rows = std::max(options.max_batch_tokens, options.max_source_tokens);
-  const Heads heads = largest_heads(model_.spec);
-  const int64_t floats = on_device ? ops::device_partial_floats(max_rows, n_keys, heads.n, heads.dim)
-                                   : ops::attention_partial_floats(n_keys, heads.n, heads.dim);
+  if (!cache_ && model_.device.kind == DeviceKind::cpu) return {};
+  const int64_t n_places = cache_ ? cache_->n_blocks() * cache_->block_size() : options_.max_batch_tokens;
+  const int64_t floats = partial_floats_for(model_, options_, n_places);
   return {carver.take<float>(floats), static_cast<size_t>(floats)};
+}
+
+int64_t Runner::most_workspace_bytes(const Model& model, const RunnerOptions& options) {
+  const ModelSpec& spec = model.spec;
+  const DeviceKind device = model.device.kind;
+  const ops::Context context;
+  Carver carver;
+  State::take(carver, spec, options.max_batch_tokens, device);
+  if (device == DeviceKind::cpu)
+    carver.take<float>(scratch_floats_for(spec, options) * resolve_num_threads(options.num_threads));
+  Choices(context, spec, options.max_batch_tokens).carve(carver, device);
+  carver.take<float>(partial_floats_for(model, options, spec.max_positions));
+  if (!spec.encoder.empty()) SourceEncoder::Room::take(carver, model, options);
+  return carver.used();
 }
 
 // ---- one step

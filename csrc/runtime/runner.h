@@ -78,6 +78,8 @@ class Runner {
   }
 
   int64_t workspace_bytes() const { return workspace_.bytes(); }
+  // A decoder's, or an encoder-decoder's, with the largest cache; less with one that holds no full text.
+  static int64_t most_workspace_bytes(const Model& model, const RunnerOptions& options);
   int n_threads() const { return context_.n_threads; }
   const char* isa() const { return context_.kernels->isa; }
   int64_t n_allocations() const { return n_allocations_; }

@@ -16,6 +16,14 @@ namespace tuili {
 
 class SourceEncoder {
  public:
+  // What sources are computed in, of the memory that the carver lays out.
+  struct Room {
+    State state;
+    TextPages pages;
+    TensorView key, value;  // f32 [max_source_tokens, kept_size]
+    static Room take(Carver& carver, const Model& model, const RunnerOptions& options);
+  };
+
   // All outlive it. `reader` is the model's other part.
   SourceEncoder(const ops::Context& context, const Model& model, const Transformer& reader, KvCache& cache,
                 const RunnerOptions& options);
@@ -31,8 +39,8 @@ class SourceEncoder {
   // Begins the next batch, whatever became of this one.
   void clear();
 
-  const State& state() const { return state_; }
-  int64_t kept_size() const { return key_.size(1); }  // of a token, the largest layer's
+  const State& state() const { return room_.state; }
+  int64_t kept_size() const { return room_.key.size(1); }  // of a token, the largest layer's
 
  private:
   const ops::Context& context_;
@@ -41,9 +49,7 @@ class SourceEncoder {
   KvCache& cache_;
   const RunnerOptions& options_;
   Transformer transformer_;
-  State state_;
-  TensorView key_, value_;  // f32 [max_source_tokens, kept_size]
-  TextPages pages_;
+  Room room_;
   BatchLists lists_;  // area 0: its own pages; area 1: the slots of what is kept
   std::optional<Staging> staging_;
 };

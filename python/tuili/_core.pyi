@@ -625,6 +625,12 @@ class Runner:
         them; such a model has a cache, also one that reads whole texts for a task head."""
     @property
     def workspace_bytes(self) -> int: ...
+    @staticmethod
+    def most_workspace_bytes(
+        model: Model, *, max_batch_tokens: int, max_seqs: int, max_source_tokens: int = 0
+    ) -> int:
+        """A decoder's, or an encoder-decoder's, with the largest cache and the default num_threads; less
+        with a cache that holds no full text."""
     @property
     def n_threads(self) -> int: ...
     @property

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, TypedDict, cast
 
 from tuili import _core
 from tuili.errors import ModelLimitError
@@ -128,19 +128,20 @@ def plan_capacity(
     max_model_len: int | None,
     kv_cache_bytes: int | None,
     kv_cache_dtype: str,
-    device: _core.Device = "cpu",
+    placed: _core.Model | None = None,
     rounds_activations: bool = False,
 ) -> Capacity:
     """Decide the cache of a decoder, or an encoder-decoder's.
 
+    placed          the model where it runs; None: on the CPU
     kv_cache_bytes  None: what max_num_seqs full texts need, and a block more each, but at most a quarter of
                     the memory that is available, of a device nine tenths; at least one full text
     max_model_len   None: what the model was trained for, or less if the cache cannot hold that
     rounds_activations
                     as LoadedModel has it: int8 products spoil what float32 keys and values would keep
-    raises          InvalidParameterError for contradictions, ModelLimitError (memory) if one text does not
-                    fit
+    raises          InvalidParameterError for contradictions, ModelLimitError (memory) if no text fits
     """
+    device = "cpu" if placed is None else placed.device
     dtype = kv_dtype(kv_cache_dtype)
     wanted = checked_length(spec, max_model_len)
     full = -(-wanted // BLOCK_SIZE)  # blocks of one full text
@@ -148,18 +149,17 @@ def plan_capacity(
     if spec.encoder is not None:
         exact = device == "cpu" and not rounds_activations  # texts are short: answers may be transformers'
         dtype = "float32" if kv_cache_dtype == "auto" and exact else dtype
-        n_source = spec.encoder.max_positions
-        n_source = n_source if max_model_len is None else min(n_source, wanted)
+        n_source = min(spec.encoder.max_positions, max_model_len or spec.encoder.max_positions)
         full += -(-n_source // BLOCK_SIZE)  # and of its source
     areas = areas_of(spec, dtype, limits.prefill_chunk)
-    available = _available(device)
+    available = _available(placed, runner_options(limits, n_source))
     if kv_cache_bytes is not None:
         n_bytes = integer("kv_cache_bytes", kv_cache_bytes, areas.text_bytes(1), MAX_BYTES)
         note = "kv_cache_bytes as given"
     else:
         # A spare block each: as many beams of one text may need that, where they part.
-        max_num_seqs = limits.max_num_seqs
-        n_bytes, note = areas.text_bytes(full + 1) * max_num_seqs, f"{max_num_seqs} texts of {wanted} tokens"
+        n_bytes = areas.text_bytes(full + 1) * limits.max_num_seqs
+        note = f"{limits.max_num_seqs} texts of {wanted} tokens"
         room = int(available * (DEFAULT_SHARE if device == "cpu" else DEVICE_DEFAULT_SHARE))
         if room < n_bytes:
             n_bytes = max(areas.text_bytes(full), room)
@@ -180,6 +180,21 @@ def plan_capacity(
     n_bytes += sum(n * areas.windows[length].block_bytes for length, n in windows.items())
     length = _length(wanted, n_text * BLOCK_SIZE, max_model_len)
     return Capacity(length, min(n_source, n_text * BLOCK_SIZE), dtype, n_blocks, windows, n_bytes, note)
+
+
+class RunnerOptions(TypedDict):
+    max_batch_tokens: int
+    max_seqs: int
+    max_source_tokens: int
+
+
+def runner_options(limits: Limits, max_source_len: int) -> RunnerOptions:
+    """Of a runner for so many texts; max_source_len is 0 where there are no sources."""
+    return {
+        "max_batch_tokens": limits.prefill_chunk + limits.max_num_seqs,
+        "max_seqs": limits.max_num_seqs,
+        "max_source_tokens": max(limits.prefill_chunk, max_source_len) if max_source_len else 0,
+    }
 
 
 def allocate(
@@ -214,9 +229,11 @@ def _length(wanted: int, n_fitting: int, max_model_len: int | None) -> int:
     return n_fitting
 
 
-def _available(device: _core.Device) -> int:
-    if device != "cpu":
-        on_device = _core.device_memory(device)
-        return on_device[0] if on_device is not None else 0
+def _available(placed: _core.Model | None, options: RunnerOptions) -> int:
+    """Of a device's memory what the runner's workspace leaves. The host's is committed as it is written."""
+    if placed is not None and placed.device != "cpu":
+        on_device = _core.device_memory(placed.device)
+        workspace = _core.Runner.most_workspace_bytes(placed, **options)
+        return max(on_device[0] - workspace, 0) if on_device is not None else 0
     found = available_memory()
     return 1 << 40 if found is None else found[0]

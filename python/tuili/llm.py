@@ -14,7 +14,15 @@ import numpy as np
 
 from tuili import _core
 from tuili.beam_search import beam_search
-from tuili.capacity import BLOCK_SIZE, Capacity, allocate, check_cache_options, checked_length, plan_capacity
+from tuili.capacity import (
+    BLOCK_SIZE,
+    Capacity,
+    allocate,
+    check_cache_options,
+    checked_length,
+    plan_capacity,
+    runner_options,
+)
 from tuili.conversations import Conversations
 from tuili.device import checked_device, named, placed
 from tuili.encoder import Encoder, Progress
@@ -177,7 +185,7 @@ class LLM(Conversations, Vectors, Introspection, SavedPrefixes):
                 max_model_len=max_model_len,
                 kv_cache_bytes=kv_cache_bytes,
                 kv_cache_dtype=kv_cache_dtype,
-                device=self._device,
+                placed=self._model,
                 rounds_activations=self.loaded.rounds_activations,
             )
             self._start_decoder(capacity, limits, num_threads or 0)
@@ -192,9 +200,7 @@ class LLM(Conversations, Vectors, Introspection, SavedPrefixes):
         self._runner = _core.Runner(
             self._model,
             cache,
-            max_batch_tokens=limits.prefill_chunk + limits.max_num_seqs,
-            max_seqs=limits.max_num_seqs,
-            max_source_tokens=0 if sources is None else max(limits.prefill_chunk, sources.max_len),
+            **runner_options(limits, 0 if sources is None else sources.max_len),
             num_threads=num_threads,
         )
         try:

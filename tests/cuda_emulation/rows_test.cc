@@ -158,17 +158,20 @@ TUILI_TEST(l2_normalize_has_the_bits_of_the_cpu) {
 }
 
 TUILI_TEST(pooled_rows_have_the_bits_of_the_cpu) {
-  std::vector<int32_t> n_rows{1, 5, 31, 32, 33, 100};
+  std::vector<int32_t> n_rows{1, 5, 31, 32, 33, 100, 200};
   for (const int64_t n : {1, 384, 600}) {
     if (n == 1) n_rows.resize(600, 2);  // more texts than one launch takes
     std::vector<float> x, mean, weighted, most;
     for (const int64_t n_tokens : n_rows) {
       std::vector<float> rows = normals<float>(size_t(n_tokens * n), uint64_t(n_tokens + n));
-      if (n > 1) rows[size_t((n_tokens - 1) * n)] = NAN;
+      if (n > 1) rows[size_t(n_tokens / 2 * n)] = NAN;
+      for (int64_t t = 0; t < n_tokens && n > 1; ++t) rows[size_t(t * n + 1)] = t % 3 == 1 ? -0.0f : 0.0f;
       x.insert(x.end(), rows.begin(), rows.end());
       std::vector<float> pooled(rows.begin(), rows.begin() + n);
-      for (size_t i = size_t(n); i < rows.size(); ++i)
-        pooled[i % size_t(n)] = std::max(rows[i], pooled[i % size_t(n)]);
+      for (size_t i = size_t(n); i < rows.size(); ++i) {
+        float& largest = pooled[i % size_t(n)];
+        if (!(rows[i] < largest) && !std::isnan(largest)) largest = rows[i];
+      }
       most.insert(most.end(), pooled.begin(), pooled.end());
       cpu_kernels().mean_rows(pooled.data(), rows.data(), n_tokens, n);
       mean.insert(mean.end(), pooled.begin(), pooled.end());
@@ -190,7 +193,7 @@ TUILI_TEST(pooled_rows_have_the_bits_of_the_cpu) {
     check("mean", cuda::mean_rows(nullptr, y.get(), rows.get(), n_rows, n), mean);
     check("weighted", cuda::weighted_mean_rows(nullptr, y.get(), rows.get(), n_rows, n), weighted);
     check("max", cuda::max_rows(nullptr, y.get(), rows.get(), n_rows, n), most);
-    n_rows.resize(6);
+    n_rows.resize(7);
   }
   OnDevice<float> x(std::vector<float>(4));
   const std::vector<int32_t> none{1, 0};

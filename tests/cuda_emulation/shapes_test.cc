@@ -133,6 +133,15 @@ void gather_taps() {
                 "gather_taps");
 }
 
+template <int64_t kTokens, int64_t kModel>
+void mean_rows() {
+  const Tensor x(DType::f32, kTokens, kModel), y(DType::f32, 1, kModel);
+  const std::vector<int32_t> n_rows{int32_t{kTokens}};
+  device::check(cuda::mean_rows(nullptr, static_cast<float*>(y.data()), static_cast<const float*>(x.data()),
+                                n_rows, kModel),
+                "mean_rows");
+}
+
 template <void (*kShape)()>
 void sampled() {
   emulation::set_sample(kSampled);
@@ -169,6 +178,7 @@ const Registration kShapes[] = {
     {"shape: best logits 4 × 32000", best_logits<4, 32000>},
     {"shape: taps 4 × 1536", gather_taps<4, 1536>},
     {"shape: rms_norm n_tokens 4 d_model 2048", rms_norm<4, 2048>},
+    {"shape: mean n_tokens 126 d_model 768", mean_rows<126, 768>},
 };
 
 }  // namespace

@@ -40,8 +40,8 @@ int rope_kv_write(Stream, const RopeKvArgs&) { return absent("rope_kv_write"); }
 int gather_taps(Stream, const TapArgs&) { return absent("gather_taps"); }
 int distance_bias(Stream, const DistanceArgs&) { return absent("distance_bias"); }
 int attention(Stream, const AttentionArgs&) { return absent("attention"); }
-int gemm(Stream, const GemmArgs&) { return absent("gemm"); }
-int gemm(Stream, const QuantizedGemmArgs&) { return absent("gemm"); }
+int gemm(Stream, std::span<const GemmArgs>) { return absent("gemm"); }
+int gemm(Stream, std::span<const QuantizedGemmArgs>) { return absent("gemm"); }
 int route(Stream, const RouteArgs&) { return absent("route"); }
 int sort_by_expert(Stream, int32_t*, int32_t*, const int32_t*, int64_t, int64_t) {
   return absent("sort_by_expert");

@@ -10,9 +10,11 @@
 //     and five or six blocks, 24.4; with n 4,096, 17 % more; with 16 rows x two pairs ahead: registers spill
 // v8  weights are on their way before the kernel in front has ended, and the next kernel starts earlier:
 //     Q4_0, m 1, n = k = 2,048 3.0 µs (3.9), n = k = 4,096 6.0 (6.5), n 28,672 21.2 (24.8)
+// v9  products of one x are one launch (gemm.cuh, v8)
 #pragma once
 
 #include "kernels/cuda/quant_records.cuh"
+#include "kernels/cuda/together.cuh"
 
 namespace tuili::cuda {
 
@@ -205,9 +207,12 @@ __device__ __forceinline__ void skinny_tile(const QuantProblem& problem, int fir
 
 // Block (i, j) computes tile (i, j) of y.
 template <typename Shape>
-__global__ void __launch_bounds__(kQuantThreads, Shape::kBlocks) gemm_skinny_kernel(QuantProblem problem) {
+__global__ void __launch_bounds__(kQuantThreads, Shape::kBlocks)
+    gemm_skinny_kernel(const __grid_constant__ Together<QuantProblem> products) {
   let_next_kernel_start(Phase::begins);
-  skinny_tile<Shape>(problem, blockIdx.x * Shape::kTileM, blockIdx.y * Shape::kTileN);
+  int tile = blockIdx.y;
+  const QuantProblem& problem = products.product_of<Shape>(tile);
+  skinny_tile<Shape>(problem, blockIdx.x * Shape::kTileM, tile * Shape::kTileN);
 }
 
 }  // namespace tuili::cuda

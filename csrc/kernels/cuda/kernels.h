@@ -65,7 +65,7 @@ int l2_normalize(Stream stream, float* y, const float* x, int64_t n_rows, int64_
 // Of the rows x[t, :] of each text i, of which there are n_rows[i] > 0, one text after another (a list in the
 // host's memory):
 //   y[i, :] = (Σ_t x[t, :]) · (1 / n_rows[i]), per column a canonical sum over t      y f32 [n_texts, n]
-// the same of x[t, :] · (2 (t + 1) / (n_rows[i] + 1)), and the largest of each column. CPU's bits.
+// the same of x[t, :] · (2 (t + 1) / (n_rows[i] + 1)), and each column's largest (a NaN stays). CPU's bits.
 int mean_rows(Stream stream, float* y, const float* x, std::span<const int32_t> n_rows, int64_t n);
 int weighted_mean_rows(Stream stream, float* y, const float* x, std::span<const int32_t> n_rows, int64_t n);
 int max_rows(Stream stream, float* y, const float* x, std::span<const int32_t> n_rows, int64_t n);
@@ -273,6 +273,11 @@ int gather_taps(Stream stream, const TapArgs& args);
 // To which the tiles of a product are shared out: a number decides how fast, never which bits.
 inline constexpr int64_t kMultiprocessors = 132;  // of an H200
 
+// Of up to 16 rows several products with one x, one format, one m and one k are a launch. Each has its own
+// bits.
+inline constexpr int64_t kTogetherRows = 16;
+inline constexpr int kMostTogether = 4;
+
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j], added last)
 struct GemmArgs {
   float* y;           // [m, n], dense, overlaps no input
@@ -290,7 +295,8 @@ struct GemmArgs {
 // cuts what lies below (as published by MMA-Sim), so |error| ≤ 1.4 · (k + 32) · 2^-24 · Σ |x · w| before the
 // bias. Any m, any k and any alignment of the element give the same bits; 16-byte rows are faster. Sizes are
 // below 2^31.
-int gemm(Stream stream, const GemmArgs& args);
+int gemm(Stream stream, std::span<const GemmArgs> products);
+inline int gemm(Stream stream, const GemmArgs& args) { return gemm(stream, {&args, 1}); }
 
 // The same with quantized weights: w.codes points to records (base/device_records.h).
 struct QuantizedGemmArgs {
@@ -311,7 +317,8 @@ struct QuantizedGemmArgs {
 // then ((part 0 + part 1) + part 2) + part 3, then the bias. x is not quantized, unlike on the CPU. Any m
 // gives the same bits. |error| ≤ (68 + n_groups + 4) · 2^-24 · Σ |x| · (|scale · c| + |min|), 68 ≥ 1.4 · 48
 // from the two steps of a group; a part more is a group less in every chain.
-int gemm(Stream stream, const QuantizedGemmArgs& args);
+int gemm(Stream stream, std::span<const QuantizedGemmArgs> products);
+inline int gemm(Stream stream, const QuantizedGemmArgs& args) { return gemm(stream, {&args, 1}); }
 
 // ---- experts
 

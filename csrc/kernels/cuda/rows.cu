@@ -50,21 +50,22 @@ int launch_norm(Stream stream, const NormArgs& args) {
   return cudaGetLastError();
 }
 
-// A thread per column of each text, 512 texts at once.
+// A block of 256 threads per 32 columns of each text, and 1 KiB of shared memory; 512 texts at once.
 int launch_pool(Stream stream, void (*kernel)(PooledTexts), float* y, const float* x,
                 std::span<const int32_t> n_rows, int64_t n) {
   if (n == 0 || n > kLongest) return n == 0 ? cudaSuccess : cudaErrorInvalidValue;
-  const auto n_blocks = static_cast<unsigned>((n + kRowThreads - 1) / kRowThreads);
+  const auto n_blocks = static_cast<unsigned>((n + 31) / 32);
   PooledTexts texts{y, x, static_cast<int>(n), {}};
   while (!n_rows.empty()) {
     const size_t n_texts = std::min(n_rows.size(), size_t{kTextsAtOnce});
     int64_t row = 0;
     for (size_t i = 0; i < n_texts; ++i) {
       row += n_rows[i];
-      if (n_rows[i] < 1 || row > INT_MAX - 32) return cudaErrorInvalidValue;
+      if (n_rows[i] < 1 || row > INT_MAX - kRowsAhead * kRowWarps) return cudaErrorInvalidValue;
       texts.first_row[i + 1] = static_cast<int>(row);
     }
-    TUILI_LAUNCH(kernel, dim3(n_blocks, static_cast<unsigned>(n_texts)), kRowThreads, 0, stream, texts);
+    TUILI_LAUNCH(kernel, dim3(n_blocks, static_cast<unsigned>(n_texts)), kRowThreads, sizeof(PoolStorage),
+                 stream, texts);
     if (const int status = cudaGetLastError()) return status;
     texts.y += static_cast<int64_t>(n_texts) * n;
     texts.x += row * n;

@@ -8,6 +8,8 @@
 // v4  gains are asked for first; one warp sums, so that the others leave shared memory alone
 // v5  of many short rows each is a warp's, in registers: of 768 elements a block's threads had three each and
 //     waited at two barriers (H200, 8,190 rows: 49 µs, a fourth of what its memory allows)
+// v6  pooling: a text's rows are shared out to a block's warps, each of which has 8 under way, where one
+//     thread read a column's rows (H200, one text of 126: 21 µs). Not measured
 #pragma once
 
 #include "kernels/cuda/convert.cuh"
@@ -257,50 +259,89 @@ __global__ void __launch_bounds__(kRowThreads) l2_normalize_kernel(float* y, con
       [&](float element, int i, int) { y[offset + i] = __fdiv_rn(__fmul_rn(element, scale), divisor); });
 }
 
-// The canonical sum over t of weighted(x[t, column], t), divided by n_tokens: lane j of it is a register.
-template <typename Weighted>
-__device__ __forceinline__ float column_mean(const float* x, int n_tokens, int n, const Weighted& weighted) {
-  float lanes[32] = {};
-  for (int t = 0; t < n_tokens; t += 32) {
+// Pooling: a block's warps share the rows of a text, a lane has a column.
+inline constexpr int kRowWarps = kRowThreads / 32, kLanesOfWarp = 32 / kRowWarps;
+inline constexpr int kRowsAhead = 8;  // that a thread has asked for before it looks at the first
+
+// Calls visit(x[t · n], t, j) for t = first, first + step, … below end; j is the place among kRowsAhead.
+template <typename Visit>
+__device__ __forceinline__ void for_each_row(const float* x, int n, int first, int step, int end,
+                                             const Visit& visit) {
+  for (int t = first; t < end; t += kRowsAhead * step) {
+    float elements[kRowsAhead];
 #pragma unroll
-    for (int j = 0; j < 32; ++j) {
-      if (t + j < n_tokens)
-        lanes[j] = __fadd_rn(lanes[j], weighted(x[static_cast<int64_t>(t + j) * n], t + j));
+    for (int j = 0; j < kRowsAhead; ++j) {
+      const int row = t + j * step;
+      elements[j] = row < end ? x[static_cast<int64_t>(row) * n] : 0.0f;
+    }
+#pragma unroll
+    for (int j = 0; j < kRowsAhead; ++j) {
+      if (t + j * step < end) visit(elements[j], t + j * step, j);
     }
   }
-#pragma unroll
-  for (int half = 16; half > 0; half /= 2) {
-#pragma unroll
-    for (int j = 0; j < 16; ++j) {
-      if (j < half) lanes[j] = __fadd_rn(lanes[j], lanes[j + half]);
-    }
-  }
-  return __fmul_rn(lanes[0], __fdiv_rn(1.0f, static_cast<float>(n_tokens)));
 }
 
-// What becomes of a column x[0], x[n], … of a text's rows.
+// The canonical sum over t of weighted(x[t · n], t), divided by n_tokens. Warp w has lanes w, w + 8, w + 16
+// and w + 24 of it, which the first two steps of its tree add.
+template <typename Weighted>
+__device__ __forceinline__ float part_of_sum(const float* x, int n_tokens, int n, const Weighted& weighted) {
+  static_assert(kLanesOfWarp == 4 && kRowsAhead % kLanesOfWarp == 0, "");
+  float lanes[kLanesOfWarp] = {};
+  for_each_row(x, n, threadIdx.x / 32, kRowWarps, n_tokens, [&](float element, int t, int j) {
+    lanes[j % kLanesOfWarp] = __fadd_rn(lanes[j % kLanesOfWarp], weighted(element, t));
+  });
+  return __fadd_rn(__fadd_rn(lanes[0], lanes[2]), __fadd_rn(lanes[1], lanes[3]));
+}
+__device__ __forceinline__ float mean_of_parts(float (&parts)[kRowWarps], int n_tokens) {
+#pragma unroll
+  for (int half = kRowWarps / 2; half > 0; half /= 2) {
+#pragma unroll
+    for (int j = 0; j < kRowWarps / 2; ++j) {
+      if (j < half) parts[j] = __fadd_rn(parts[j], parts[j + half]);
+    }
+  }
+  return __fmul_rn(parts[0], __fdiv_rn(1.0f, static_cast<float>(n_tokens)));
+}
+
+// What becomes of a column x[0], x[n], … of a text's rows: a warp's part, and the whole of the parts.
 struct Mean {
-  __device__ __forceinline__ static float of(const float* x, int n_tokens, int n) {
-    return column_mean(x, n_tokens, n, [](float element, int) { return element; });
+  __device__ __forceinline__ static float part(const float* x, int n_tokens, int n) {
+    return part_of_sum(x, n_tokens, n, [](float element, int) { return element; });
+  }
+  __device__ __forceinline__ static float whole(float (&parts)[kRowWarps], int n_tokens) {
+    return mean_of_parts(parts, n_tokens);
   }
 };
 
 struct WeightedMean {
-  __device__ __forceinline__ static float of(const float* x, int n_tokens, int n) {
+  __device__ __forceinline__ static float part(const float* x, int n_tokens, int n) {
     const float all = static_cast<float>(n_tokens + 1);
-    return column_mean(x, n_tokens, n, [&](float element, int t) {
+    return part_of_sum(x, n_tokens, n, [&](float element, int t) {
       return __fmul_rn(element, __fdiv_rn(2.0f * static_cast<float>(t + 1), all));
     });
   }
+  __device__ __forceinline__ static float whole(float (&parts)[kRowWarps], int n_tokens) {
+    return mean_of_parts(parts, n_tokens);
+  }
 };
 
+// Of equal ones the last, as rows one after another give; a NaN stays. Parts are neighbours, -∞ where there
+// are none.
 struct Largest {
-  __device__ __forceinline__ static float of(const float* x, int n_tokens, int n) {
-    float best = *x;
-    for (int t = 1; t < n_tokens; ++t) {
-      const float element = x[static_cast<int64_t>(t) * n];
-      best = element < best ? best : element;
-    }
+  __device__ __forceinline__ static float of(float best, float element) {
+    return element >= best || element != element ? element : best;
+  }
+  __device__ __forceinline__ static float part(const float* x, int n_tokens, int n) {
+    const int n_each = (n_tokens + kRowWarps - 1) / kRowWarps, first = threadIdx.x / 32 * n_each;
+    float best = -INFINITY;
+    for_each_row(x, n, first, 1, min(first + n_each, n_tokens),
+                 [&](float element, int, int) { best = of(best, element); });
+    return best;
+  }
+  __device__ __forceinline__ static float whole(float (&parts)[kRowWarps], int) {
+    float best = parts[0];
+#pragma unroll
+    for (int j = 1; j < kRowWarps; ++j) best = of(best, parts[j]);
     return best;
   }
 };
@@ -314,16 +355,26 @@ struct PooledTexts {
   int first_row[kTextsAtOnce + 1];  // of each text, and behind the last one
 };
 
-// Block (i, j) computes 256 columns of text j, a thread each.
+struct PoolStorage {
+  float parts[kRowWarps][32];  // by column
+};
+
+// Block (i, j) computes 32 columns of text j.
 template <typename Pooled>
 __global__ void __launch_bounds__(kRowThreads) pool_kernel(PooledTexts texts) {
   follow_kernels_before();
-  const int column = blockIdx.x * kRowThreads + threadIdx.x, n = texts.n;
-  if (column >= n) return;
+  auto& shared = shared_storage<PoolStorage>();
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, n = texts.n;
+  const int column = blockIdx.x * 32 + lane;
   const int64_t first = texts.first_row[blockIdx.y];
   const int n_tokens = texts.first_row[blockIdx.y + 1] - static_cast<int>(first);
-  texts.y[static_cast<int64_t>(blockIdx.y) * n + column] =
-      Pooled::of(texts.x + first * n + column, n_tokens, n);
+  if (column < n) shared.parts[warp][lane] = Pooled::part(texts.x + first * n + column, n_tokens, n);
+  __syncthreads();  // all parts are there
+  if (warp > 0 || column >= n) return;
+  float parts[kRowWarps];
+#pragma unroll
+  for (int j = 0; j < kRowWarps; ++j) parts[j] = shared.parts[j][lane];
+  texts.y[static_cast<int64_t>(blockIdx.y) * n + column] = Pooled::whole(parts, n_tokens);
 }
 
 }  // namespace tuili::cuda
