@@ -60,6 +60,7 @@ def assert_is_the_fault(error: TuiliError, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_start_that_fails_keeps_anything(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(counter())
+    gc.collect()  # what other tests left
     for n in itertools.count(1):
         free, _ = _core.device_memory()
         monkeypatch.setenv("TUILI_EMULATED_FAULT", f"{n} {kind}")
@@ -103,6 +104,7 @@ def is_whole(model: _core.Model, kind: str, n: int, monkeypatch: pytest.MonkeyPa
 def test_a_step_that_fails_ends_its_requests_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no memory to end a recording, or for its first launch, the step runs as it is."""
     model = build(counter()).upload()
+    gc.collect()
     free, _ = _core.device_memory()
     # A device that is lost fails every later call: how many there are can be bisected.
     n_calls = bisect.bisect_left(range(1, 2000), True, key=lambda n: is_whole(model, "lost", n, monkeypatch))
@@ -111,5 +113,5 @@ def test_a_step_that_fails_ends_its_requests_once(kind: str, monkeypatch: pytest
         whole += [n] if is_whole(model, kind, n, monkeypatch) else []
         gc.collect()
         assert _core.device_memory()[0] == free, f"call {n} of a step"
-    assert n_calls > 120
+    assert n_calls > 100
     assert whole == (list(range(whole[0], whole[-1] + 1)) if kind == "full" else []), f"of {n_calls} calls"
