@@ -21,5 +21,5 @@ def results_of(*command: str | Path) -> dict[str, str]:
 
 def assert_passes(results: dict[str, str], at_least: int) -> None:
     failures = {name: why for name, why in results.items() if why}
-    assert not failures
+    assert not failures, failures
     assert len(results) >= at_least, f"only {len(results)} tests ran"

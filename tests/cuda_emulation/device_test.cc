@@ -62,10 +62,22 @@ TUILI_TEST(a_fault_on_the_device_is_an_error_of_the_op) {
   const int status = cudaGetLastError();
   require_error("gemm: the CUDA emulator reports 719", error_of([&] { device::check(status, "gemm"); }));
   require_error("is not in its own mask", error_of([&] { device::check(status, "gemm"); }));
-  const auto too_large = [] {
-    device::check(cuda::gemm(nullptr, {nullptr, nullptr, nullptr, nullptr, 1, 1, INT64_MAX}), "gemm");
+}
+
+TUILI_TEST(a_product_larger_than_a_launch_is_refused) {
+  const auto refused = [](int64_t m, int64_t n, int64_t k) {
+    PackedMatrix w{};
+    w.format = Format::q8_0, w.n = n, w.k = k;
+    const cuda::GemmArgs dense{nullptr, nullptr, nullptr, nullptr, m, n, k};
+    const cuda::QuantizedGemmArgs quantized{nullptr, nullptr, w, nullptr, m};
+    for (const int status : {cuda::gemm(nullptr, dense), cuda::gemm(nullptr, quantized)})
+      require_error("gemm: the CUDA emulator reports 1: invalid argument",
+                    error_of([&] { device::check(status, "gemm"); }));
   };
-  require_error("gemm: the CUDA emulator reports 1: invalid argument", error_of(too_large));
+  refused(1, 1, INT64_MAX);
+  refused(1, INT64_MAX, 64);
+  refused(INT64_MAX, 1, 64);
+  refused(1, 1 << 30, 64);  // more tiles of columns than a grid has
 }
 
 TUILI_TEST(a_later_launch_does_not_hide_a_fault) {

@@ -13,7 +13,6 @@ namespace {
 // ones.
 constexpr int64_t kEnoughWide = 256, kEnoughNarrow = 2048;
 constexpr int64_t kQueueing = 3 * kMultiprocessors;
-constexpr unsigned kMaxGrid = 65535;  // in y and z
 
 int64_t n_splits(int64_t n_keys) { return (n_keys + kKeySplit - 1) / kKeySplit; }
 

@@ -7,7 +7,6 @@ namespace tuili::cuda {
 // A block of 128 threads per row of a text; no shared memory.
 int gather_taps(Stream stream, const TapArgs& args) {
   if (args.n_texts == 0 || args.max_rows == 0 || args.d == 0) return cudaSuccess;
-  constexpr int64_t kMaxGrid = 65535;  // in y
   if (args.n_texts > kMaxGrid || args.max_rows > INT_MAX || args.n_taps < 1 || args.d > INT_MAX / args.n_taps)
     return cudaErrorInvalidValue;
   const dim3 grid(static_cast<unsigned>(args.max_rows), static_cast<unsigned>(args.n_texts));

@@ -1,26 +1,16 @@
-#include <climits>
-
 #include "kernels/cuda/gemm.cuh"
 #include "kernels/cuda/kernels.h"
 
 namespace tuili::cuda {
 namespace {
 
-constexpr int64_t kLargest = INT_MAX - 1024;  // room for tile arithmetic past the end
-
-// One block of 128 or 256 threads per tile of y; 60 to 96 KiB of shared memory, for which the device must be
-// asked.
 template <typename Shape>
 int launch_gemm(Stream stream, const Together<GemmProblem>& products, Access loads) {
   const auto kernel = loads == Access::vector ? &gemm_kernel<Shape, Access::vector>  //
                                               : &gemm_kernel<Shape, Access::scalar>;
-  const dim3 grid(static_cast<unsigned>((products.of[0].m + Shape::kTileM - 1) / Shape::kTileM),
-                  static_cast<unsigned>(products.n_tiles<Shape>()));
-  constexpr size_t kBytes = sizeof(typename Shape::Storage);
-  const int status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int{kBytes});
-  if (status != cudaSuccess) return status;
-  TUILI_LAUNCH(kernel, grid, Shape::kThreads, kBytes, stream, products);
-  return cudaGetLastError();
+  const int64_t row_tiles = (products.of[0].m + Shape::kTileM - 1) / Shape::kTileM;
+  return launch_tiles(stream, kernel, row_tiles, products.n_tiles<Shape>(), Shape::kThreads,
+                      sizeof(typename Shape::Storage), products);
 }
 
 }  // namespace
@@ -29,15 +19,15 @@ int launch_gemm(Stream stream, const Together<GemmProblem>& products, Access loa
 int gemm(Stream stream, std::span<const GemmArgs> products) {
   if (!are_together(products)) return cudaErrorInvalidValue;
   const GemmArgs& first = products[0];
-  const int64_t row_bytes = first.k * static_cast<int64_t>(sizeof(bf16));
   Together<GemmProblem> problems{};
   Access loads = Access::vector;
   int64_t all_n = 0;
   for (size_t i = 0; i < products.size(); ++i) {
     const GemmArgs& args = products[i];
-    if (args.x != first.x || args.m != first.m || args.k != first.k || args.m > kLargest ||
-        args.n > kLargest || args.k > kLargest || args.multiprocessors < 1)
+    if (args.x != first.x || args.m != first.m || args.k != first.k || args.m > kLargestExtent ||
+        args.n > kLargestExtent || args.k > kLargestExtent || args.multiprocessors < 1)
       return cudaErrorInvalidValue;
+    const int64_t row_bytes = args.k * static_cast<int64_t>(sizeof(bf16));
     if (!has_vector_rows(args.x, row_bytes) || !has_vector_rows(args.w, row_bytes)) loads = Access::scalar;
     all_n += args.n;
     problems.of[i] = {args.y,

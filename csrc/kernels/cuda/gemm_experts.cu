@@ -1,25 +1,17 @@
 #include <algorithm>
-#include <climits>
 
 #include "kernels/cuda/gemm_experts.cuh"
 
 namespace tuili::cuda {
 namespace {
 
-constexpr int64_t kLargest = INT_MAX - 1024;  // room for tile arithmetic past the end
-
-// One block of 128 threads for each tile of y that there can be; up to 100 KiB of shared memory, for which
-// the device must be asked.
+// A block for each tile of y that there can be.
 template <typename Shape, typename Storage, typename Kernel>
 int launch(Stream stream, Kernel kernel, const ExpertProblem& problem, int64_t n_rows) {
   const int64_t n_started = std::min<int64_t>(n_rows, problem.n_experts);  // experts that have a row
-  const dim3 grid(static_cast<unsigned>(n_started + (n_rows - n_started) / Shape::kTileM),
-                  static_cast<unsigned>((problem.n + Shape::kTileN - 1) / Shape::kTileN));
-  constexpr size_t kBytes = sizeof(Storage);
-  const int status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int{kBytes});
-  if (status != cudaSuccess) return status;
-  TUILI_LAUNCH(kernel, grid, kTileThreads, kBytes, stream, problem);
-  return cudaGetLastError();
+  const int64_t row_tiles = n_started + (n_rows - n_started) / Shape::kTileM;
+  const int64_t column_tiles = (problem.n + Shape::kTileN - 1) / Shape::kTileN;
+  return launch_tiles(stream, kernel, row_tiles, column_tiles, kTileThreads, sizeof(Storage), problem);
 }
 
 template <typename Shape>
@@ -61,8 +53,8 @@ int launch_for_rows(Stream stream, const ExpertProblem& problem, int64_t n_rows)
 int gemm_experts(Stream stream, const ExpertGemmArgs& args) {
   if (args.n_rows == 0 || args.n == 0) return cudaSuccess;  // a launch of zero blocks is an error
   const bool has_format = args.format == Format::bf16 || (!is_float(args.format) && args.k % kGroupK == 0);
-  if (!has_format || args.n_rows > kLargest || args.n > kLargest || args.k > kLargest || args.k < 1 ||
-      args.n_experts < 1 || args.n_experts > kMostExperts || !has_vector_rows(args.x, 0))
+  if (!has_format || args.n_rows > kLargestExtent || args.n > kLargestExtent || args.k > kLargestExtent ||
+      args.k < 1 || args.n_experts < 1 || args.n_experts > kMostExperts || !has_vector_rows(args.x, 0))
     return cudaErrorInvalidValue;
   const ExpertProblem problem{.y = args.y,
                               .x = args.x,

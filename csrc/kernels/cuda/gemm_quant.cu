@@ -1,5 +1,3 @@
-#include <climits>
-
 #include "kernels/cuda/gemm_quant.cuh"
 #include "kernels/cuda/gemm_skinny.cuh"
 #include "kernels/cuda/kernels.h"
@@ -7,18 +5,10 @@
 namespace tuili::cuda {
 namespace {
 
-constexpr int64_t kLargest = INT_MAX - 1024;  // room for tile arithmetic past the end
-
-// One block of 128 threads per tile of y; up to 100 KiB of shared memory, for which the device must be asked.
 template <typename Shape, typename Kernel, typename Problem>
-int launch_gemm(Stream stream, Kernel kernel, int m, int64_t tiles, const Problem& problem) {
-  const dim3 grid(static_cast<unsigned>((m + Shape::kTileM - 1) / Shape::kTileM),
-                  static_cast<unsigned>(tiles));
-  constexpr size_t kBytes = sizeof(typename Shape::Storage);
-  const int status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int{kBytes});
-  if (status != cudaSuccess) return status;
-  TUILI_LAUNCH(kernel, grid, kQuantThreads, kBytes, stream, problem);
-  return cudaGetLastError();
+int launch_gemm(Stream stream, Kernel kernel, int m, int64_t column_tiles, const Problem& problem) {
+  return launch_tiles(stream, kernel, (m + Shape::kTileM - 1) / Shape::kTileM, column_tiles, kQuantThreads,
+                      sizeof(typename Shape::Storage), problem);
 }
 
 template <typename Shape>
@@ -57,8 +47,9 @@ int gemm(Stream stream, std::span<const QuantizedGemmArgs> products) {
   for (size_t i = 0; i < products.size(); ++i) {
     const QuantizedGemmArgs& args = products[i];
     if (args.x != first.x || args.m != first.m || args.w.k != first.w.k || args.w.format != first.w.format ||
-        args.m > kLargest || args.w.n > kLargest || args.w.k > kLargest || args.w.k % kGroupK != 0 ||
-        args.multiprocessors < 1 || !has_vector_rows(args.x, args.w.k * static_cast<int64_t>(sizeof(bf16))))
+        args.m > kLargestExtent || args.w.n > kLargestExtent || args.w.k > kLargestExtent ||
+        args.w.k % kGroupK != 0 || args.multiprocessors < 1 ||
+        !has_vector_rows(args.x, args.w.k * static_cast<int64_t>(sizeof(bf16))))
       return cudaErrorInvalidValue;
     n += args.w.n;
     problems.of[i] = {.y = args.y,

@@ -293,8 +293,8 @@ struct GemmArgs {
 // Tensor cores, accumulating in f32: groups of 32 k ascending, zero past the end, each in two steps of 16,
 // the first 16 k and then the others. A step adds its products after aligning them to the largest and
 // cuts what lies below (as published by MMA-Sim), so |error| ≤ 1.4 · (k + 32) · 2^-24 · Σ |x · w| before the
-// bias. Any m, any k and any alignment of the element give the same bits; 16-byte rows are faster. Sizes are
-// below 2^31.
+// bias. Any m, any k and any alignment of the element give the same bits; 16-byte rows are faster. An
+// invalid argument: sizes of 2^31 or so, or n of 2^21 or more.
 int gemm(Stream stream, std::span<const GemmArgs> products);
 inline int gemm(Stream stream, const GemmArgs& args) { return gemm(stream, {&args, 1}); }
 

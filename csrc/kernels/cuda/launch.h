@@ -6,6 +6,7 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include <climits>
 #include <cstdint>
 
 #include "kernels/cuda/kernels.h"
@@ -96,6 +97,24 @@ inline bool has_vector_rows(const void* base, int64_t row_bytes) {
 inline Access pair_access(const void* base, int64_t n, int64_t element_bytes) {
   const bool aligned = reinterpret_cast<uintptr_t>(base) % static_cast<uintptr_t>(2 * element_bytes) == 0;
   return aligned && n % 2 == 0 ? Access::vector : Access::scalar;
+}
+
+inline constexpr int64_t kMaxGrid = 65535;  // in y and z
+
+// The largest m, n and k of a product: room for tile arithmetic past the end.
+inline constexpr int64_t kLargestExtent = INT_MAX - 1024;
+
+// Starts a product's kernel, a block per tile of y; its shared memory is more than a launch has unasked.
+template <typename Kernel, typename Problem>
+int launch_tiles(Stream stream, Kernel kernel, int64_t row_tiles, int64_t column_tiles, int n_threads,
+                 size_t shared_bytes, const Problem& problem) {
+  if (row_tiles > INT_MAX || column_tiles > kMaxGrid) return cudaErrorInvalidValue;
+  const int bytes = static_cast<int>(shared_bytes);
+  const int status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (status != cudaSuccess) return status;
+  const dim3 grid(static_cast<unsigned>(row_tiles), static_cast<unsigned>(column_tiles));
+  TUILI_LAUNCH(kernel, grid, n_threads, shared_bytes, stream, problem);
+  return cudaGetLastError();
 }
 
 // What a product of [m, n] costs in tiles of a shape: those of the multiprocessor that has most. Two at once
