@@ -80,13 +80,13 @@ class LoadPlan:
             if self.quantization and tensor.format in FLOATS and is_multiplied(tensor.name, self.spec)
         ]
 
-    def take_formats(self, formats: Mapping[str, str]) -> None:
-        """Say of each tensor what it became. raises ValueError if these are no tensors of this plan"""
-        if {tensor.name for tensor in self.tensors} != formats.keys():
-            raise ValueError("other tensors than the model's files")
-        if not all(tensor.may_be(formats[tensor.name]) for tensor in self.tensors):
-            raise ValueError("other formats than the model's files")
+    def takes(self, formats: Mapping[str, str]) -> bool:
+        """Note of each tensor, by name, which format it had when it was packed; False if it never had."""
+        names = {tensor.name for tensor in self.tensors}
+        if names != formats.keys() or not all(tensor.may_be(formats[tensor.name]) for tensor in self.tensors):
+            return False
         self.tensors = [replace(tensor, format=formats[tensor.name]) for tensor in self.tensors]
+        return True
 
     def finished(self, model: Model) -> LoadedModel:
         """The plan carried out: `model`, and all that the files say about using it."""
@@ -155,8 +155,7 @@ def plan_model(
 ) -> LoadPlan:
     """Check a Hugging Face folder or GGUF file down to the byte range of every tensor.
 
-    dtype          of float weights: "auto" (as stored; float32 ones that 16 bits hold exactly take 16),
-                   "float32", "bfloat16" or "float16"
+    dtype          of float weights: "auto" (exactly as stored), "float32", "bfloat16" or "float16"
     quantization   "int8" or "int4": what float matrices become, see tensor_plan.py
     strict         False tolerates data that no tensor covers, with a warning
     strict_paths   refuse symbolic links that lead out of the folder

@@ -110,7 +110,8 @@ class PackedCache:
         if self.entry is None:
             return None
         try:
-            plan.take_formats({name: format for name, format, _, _ in self.entry.tensors})
+            if not plan.takes({name: format for name, format, _, _ in self.entry.tensors}):
+                raise ValueError("other tensors than the model's files")
             builder = _core.ModelBuilder(plan.spec, compute=plan.compute, num_threads=plan.num_threads)
             return _map(self.entry, builder)
         except (TuiliError, ValueError, TypeError) as error:
