@@ -86,6 +86,24 @@ def test_so_does_every_kind_of_model_with_its_tokenizer(tmp_path, make, write):
     assert state.startswith("read from") and mapped == expected
 
 
+@pytest.mark.parametrize("narrow", ["bf16", "f16"])
+def test_floats_that_fewer_bytes_hold_take_no_more(tmp_path, narrow):
+    model = tiny_llama(format=narrow)
+    for weight in model.weights.values():
+        values = weight.values().astype(np.float32)
+        weight.format, weight.rows = "f32", values.reshape(len(weight.rows), -1).view(np.uint8)
+    one = model.weights["layers.1.up"]
+    one.rows = (one.rows.view(np.float32) * np.float32(1.1)).view(np.uint8)
+    path = write_hf_folder(model, tmp_path / "model")
+    _, wide = load(path, tmp_path, dtype="float32")
+    _, packed = load(path, tmp_path)
+    state, mapped = load(path, tmp_path)
+    formats = json.loads(packed["config"])["weight_bytes"]
+    assert state.startswith("read from") and mapped == packed
+    assert formats[narrow] > formats["f32"] > one.rows.nbytes
+    assert all(packed[name] == wide[name] for name in ("logits", "ids", "text"))
+
+
 def test_a_cached_tokenizer_is_not_read_for_token_ids(tmp_path, monkeypatch):
     path = model_file(tmp_path)
     load(path, tmp_path)

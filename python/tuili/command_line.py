@@ -63,7 +63,7 @@ def add_command(
     how = "of quantized weights; float32: exactly, and slower"
     group.add_argument("--compute", choices=("auto", "int8", "float32"), help=how)
     kinds = ("auto", "float32", "bfloat16", "float16")
-    group.add_argument("--dtype", choices=kinds, help="of float weights; auto: as stored")
+    group.add_argument("--dtype", choices=kinds, help="of float weights; auto: exactly as stored")
     group.add_argument("--quantization", choices=("int8", "int4"), help="of float weights, while loading")
     group.add_argument("--kv-cache-dtype", choices=(*kinds, "int8"), help="of keys and values")
     how = "for keys and values; default: a quarter of the free memory"

@@ -90,7 +90,8 @@ class LLM(Conversations, Vectors, Introspection, SavedPrefixes):
                            use)
     device                 "cpu", or in builds with CUDA "cuda", which is the first device, or "cuda:N": float
                            weights are rounded to bfloat16 there
-    dtype                  of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
+    dtype                  of float weights: "auto" (as stored; float32 ones that 16 bits hold exactly take
+                           16), "float32", "bfloat16" or "float16"
     quantization           None (as stored), "int8" or "int4": the float weights of linear maps become q8_0,
                            or q4_k and q4_1, while loading
     compute                of quantized weights. "int8": integer dot products with activations of one byte;

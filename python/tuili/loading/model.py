@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -35,6 +35,7 @@ from tuili.loading.weights import (
     FLOAT_FORMATS,
     check_finite,
     from_float32,
+    narrowest,
     quantize_q8_0,
     to_float32,
     unpermute_rows,
@@ -53,6 +54,7 @@ _PACKING = 1.05
 class LoadPlan:
     """A model that has been checked completely but not read: what `load` will do, and what it will cost.
 
+    weight_bytes  at most: `load` narrows tensors where that loses nothing
     needed_bytes  the most memory that loading takes at once, weights included
     """
 
@@ -77,6 +79,14 @@ class LoadPlan:
             for tensor in self.tensors
             if self.quantization and tensor.format in FLOATS and is_multiplied(tensor.name, self.spec)
         ]
+
+    def takes(self, formats: Mapping[str, str]) -> bool:
+        """Note of each tensor, by name, which format it had when it was packed; False if it never had."""
+        names = {tensor.name for tensor in self.tensors}
+        if names != formats.keys() or not all(tensor.may_be(formats[tensor.name]) for tensor in self.tensors):
+            return False
+        self.tensors = [replace(tensor, format=formats[tensor.name]) for tensor in self.tensors]
+        return True
 
     def finished(self, model: Model) -> LoadedModel:
         """The plan carried out: `model`, and all that the files say about using it."""
@@ -145,7 +155,7 @@ def plan_model(
 ) -> LoadPlan:
     """Check a Hugging Face folder or GGUF file down to the byte range of every tensor.
 
-    dtype          of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
+    dtype          of float weights: "auto" (exactly as stored), "float32", "bfloat16" or "float16"
     quantization   "int8" or "int4": what float matrices become, see tensor_plan.py
     strict         False tolerates data that no tensor covers, with a warning
     strict_paths   refuse symbolic links that lead out of the folder
@@ -258,20 +268,21 @@ def load(plan: LoadPlan, progress: Callable[[int, int], None] | None = None) -> 
     total = sum(tensor.place.read_bytes for tensor in plan.tensors)
     done = 0
     with plan.source.checkpoint:
-        for tensor in plan.tensors:
-            _load_tensor(builder, tensor, plan)
+        for i, tensor in enumerate(plan.tensors):
+            plan.tensors[i] = _load_tensor(builder, tensor, plan)
             done += tensor.place.read_bytes
             if progress is not None:
                 progress(done, total)
     return plan.finished(builder.finish())
 
 
-def _load_tensor(builder: ModelBuilder, tensor: PlannedTensor, plan: LoadPlan) -> None:
+def _load_tensor(builder: ModelBuilder, tensor: PlannedTensor, plan: LoadPlan) -> PlannedTensor:
+    """Hands a tensor to the core; returns it with the format that it has there."""
     place, source, stored = tensor.place, plan.source, tensor.stored
     if place.constant is not None:
         data = np.full(tensor.shape, place.constant, np.float32).reshape(-1).view(np.uint8)
         builder.add(tensor.name, "f32", tensor.shape, data)
-        return
+        return tensor
     data = source.checkpoint.read(stored.name, place.begin, place.read_bytes)
     if plan.check_finite:
         check_finite(data, stored.format, stored.name)
@@ -281,6 +292,8 @@ def _load_tensor(builder: ModelBuilder, tensor: PlannedTensor, plan: LoadPlan) -
         if n_heads:
             data = unpermute_rows(data, tensor.shape[0], n_heads)
     is_vector = not is_weight(tensor.name, tensor.shape)
+    if tensor.narrows:
+        tensor = replace(tensor, format=narrowest(to_float32(data, stored.format)))
     if tensor.format != stored.format or is_vector:
         values = to_float32(data, stored.format)
         if is_vector and source.kind == "folder" and hasattr(source.module, "fold"):
@@ -292,6 +305,7 @@ def _load_tensor(builder: ModelBuilder, tensor: PlannedTensor, plan: LoadPlan) -
         else:
             data = from_float32(values, tensor.format, stored.name)
     builder.add(tensor.name, cast(Any, tensor.format), tensor.shape, data)
+    return tensor
 
 
 def _description(plan: LoadPlan) -> dict[str, Any]:

@@ -98,8 +98,7 @@ def _from_cache(path: StrPath, cache: PackedCache, options: dict[str, Any]) -> O
     facts = cache.entry.facts
     try:
         plan = plan_model(path, **options, packed=facts)
-        formats = {tensor.name: tensor.format for tensor in plan.tensors}
-        model = cache.build(plan.spec, formats, compute=plan.compute, num_threads=plan.num_threads)
+        model = cache.build(plan)
         if model is None:
             return None
         places = {name: cache.entry.section(name) for name in tokenizer_cache.SECTIONS}

@@ -26,6 +26,7 @@ from tuili import __version__, _core
 from tuili.errors import TuiliError
 from tuili.loading.files import StrPath, shown
 from tuili.loading.gguf import further_parts
+from tuili.loading.model import LoadPlan
 from tuili.loading.packed_file import SUFFIX, Content, PackedFile, Stopped, write
 from tuili.loading.store import cache_root
 
@@ -101,20 +102,18 @@ class PackedCache:
         self.close()
         self.state = "damaged"
 
-    def build(
-        self, spec: _core.ModelSpec, formats: dict[str, str], *, compute: Any, num_threads: int
-    ) -> _core.Model | None:
+    def build(self, plan: LoadPlan) -> _core.Model | None:
         """The model that the entry holds; None, and no entry any more, if it is not what the plan wants.
 
-        formats  of every tensor, by the plan
+        The plan takes over the formats of the tensors that turned out to be narrower when they were packed.
         """
         if self.entry is None:
             return None
         try:
-            found = {name: format for name, format, _, _ in self.entry.tensors}
-            if found != formats:
+            if not plan.takes({name: format for name, format, _, _ in self.entry.tensors}):
                 raise ValueError("other tensors than the model's files")
-            return _map(self.entry, _core.ModelBuilder(spec, compute=compute, num_threads=num_threads))
+            builder = _core.ModelBuilder(plan.spec, compute=plan.compute, num_threads=plan.num_threads)
+            return _map(self.entry, builder)
         except (TuiliError, ValueError, TypeError) as error:
             self.refuse(error)
             return None

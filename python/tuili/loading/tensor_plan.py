@@ -27,17 +27,25 @@ _TABLES = ("position_embedding", "token_type_embedding", "distance_table")
 
 @dataclass(frozen=True, slots=True)
 class PlannedTensor:
-    """One tensor of the model: our name, where it is, and the format that it is handed to the core in."""
+    """One tensor of the model: our name, where it is, and the format that it is handed to the core in.
+
+    narrows  f32, or fewer bytes if they hold every value: products have the same bits, and read less
+    """
 
     name: str
     place: Place
     format: str
     shape: Shape
+    narrows: bool = False
 
     @property
     def stored(self) -> TensorInfo:
         """The tensor in the file that holds it."""
         return self.place.stored
+
+    def may_be(self, format: str) -> bool:
+        """Whether `format` is the planned one, or a narrower one that may have turned out to do."""
+        return format == self.format or (self.narrows and format in FLOATS)
 
     @property
     def n_bytes(self) -> int:
@@ -109,7 +117,8 @@ def plan_tensors(
             format = _quantized_format(quantization, name, shape[1])
         else:
             format = _target_format(name, place.stored, shape, dtype)
-        tensors.append(PlannedTensor(name, place, format, shape))
+        narrows = dtype == "auto" and format == place.stored.format == "f32" and is_weight(name, shape)
+        tensors.append(PlannedTensor(name, place, format, shape, narrows))
     for name, place in found.items():
         if not _is_bias_of_zeros(place.stored, source):
             warnings.append(f"tensor '{shown(place.stored.name)}' ({name}) is not used by this configuration")
