@@ -43,9 +43,9 @@ class VectorRequests:
             integer("dimensions", width, 1, self._llm.whole_width())
         prompt = {name: fields.pop(name, None) for name in ("prompt", "prompt_name")}
         most = self._most(fields, ("input", "encoding_format", "dimensions", *prompt))
-        if isinstance(texts, list) and len(texts) > MAX_DOCUMENTS:
-            invalid("input", f"may hold at most {MAX_DOCUMENTS} texts")
         items = checked_texts(texts, "input")
+        if not 1 <= len(items) <= MAX_DOCUMENTS:
+            invalid("input", f"must be a text or a list of 1 to {MAX_DOCUMENTS} texts, not of {len(items)}")
         before = self._llm.prompt_before(**prompt)
         if len(before.encode("utf-8", "surrogatepass")) * len(items) > MAX_PROMPTS_BYTES:
             invalid("prompt", f"is, before {len(items)} texts, more than {MAX_PROMPTS_BYTES} bytes")

@@ -84,6 +84,8 @@ def relevance(
             f"rank: this cross-encoder has {len(head.labels)} labels, which give no order; use classify",
             param="query",
         )
+    if not documents:
+        return np.empty(0)
     inputs = model.tokenizer.each(
         partial(reading.encode, model, space), [(query, document) for document in documents]
     )
