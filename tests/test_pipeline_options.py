@@ -81,3 +81,8 @@ def test_a_value_that_cannot_be_is_refused_when_the_pipeline_is_made(model, task
             if option not in LATER:
                 pipe(*args, **others)
     assert n_refused
+
+
+def test_a_tasks_name_is_shown_escaped_and_cut(model):
+    with pytest.raises(tuili.ModelUnsupportedError, match=r"^\\x00x+…: LlamaForCausalLM was not made for it"):
+        model("llama").task_model("\0" + "x" * 99)

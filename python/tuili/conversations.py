@@ -109,7 +109,7 @@ class Conversations:
         """
         from tuili import completions
 
-        if fields.get("stream"):
+        if (stream := fields.get("stream")) is not None and boolean("stream", stream):
             problem = "is for HTTP: in a process `stream(messages, …)` gives the pieces of an answer"
             invalid("stream", problem, code="not_supported_yet")
         wanted = completions.chat_request(fields)

@@ -45,6 +45,13 @@ def not_supported_yet(name: str) -> NoReturn:
     invalid(name, "is not supported by this version of tuili", code="not_supported_yet")
 
 
+def measured(value: object) -> str:
+    """As `described`, with the length of what has one: for a message of how long something may be."""
+    if isinstance(value, str):
+        return f"one of {len(value)}"
+    return f"a list of {len(value)}" if isinstance(value, list | tuple) else described(value)
+
+
 # What other libraries call these, where the spelling is too far away for a guess.
 _ELSEWHERE = {
     "max_length": "max_tokens",
@@ -158,7 +165,7 @@ def one_or_more_ids(name: str, value: object) -> int | tuple[int, ...]:
         return integer(name, value, 0, MAX_INT)
     ids = token_ids(name, value)
     if not ids:
-        invalid(name, "must hold a token id")
+        invalid(name, "must hold one token id at least, not none")
     return ids[0] if len(ids) == 1 else ids
 
 
@@ -184,7 +191,8 @@ def sequence_bias(name: str, value: object) -> tuple[tuple[tuple[int, ...], floa
     if not isinstance(pairs, list | tuple) or any(
         not isinstance(pair, list | tuple) or len(pair) != 2 for pair in pairs
     ):
-        invalid(name, "must map tuples of token ids to numbers, or be a list of [ids, number]")
+        found = measured(value)
+        invalid(name, f"must map tuples of token ids to numbers, or be a list of [ids, number], not {found}")
     words = words_of_ids(name, [ids for ids, _ in pairs])
     numbers = [-math.inf if _forbids(bias) else number(name, bias, -MAX_BIAS, MAX_BIAS) for _, bias in pairs]
     return tuple(dict(zip(words, numbers, strict=True)).items())
@@ -244,14 +252,14 @@ def cut_length(name: str, value: object) -> int:
 
 def salt(name: str, value: object) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= 256:
-        invalid(name, "must be a string of 1 to 256 characters")
+        invalid(name, f"must be a string of 1 to 256 characters, not {measured(value)}")
     return value
 
 
 def one_or_more(name: str, value: object) -> tuple[int, ...]:
     ids = token_ids(name, value)
     if not ids:
-        invalid(name, "must not be empty: no token could be generated")
+        invalid(name, "must hold one token id at least, not none: no token could be generated")
     return ids
 
 
