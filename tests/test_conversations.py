@@ -138,7 +138,7 @@ def test_wrong_words_are_named_everywhere(llm, server, how, param):
 
 @pytest.mark.parametrize("stream", [np.ones(2), np.ones(0), "yes", 1])
 def test_an_answer_in_this_process_is_no_stream(llm, stream):
-    with pytest.raises(InvalidParameterError, match="^stream must be true or false, not "):
+    with pytest.raises(InvalidParameterError, match=r"^stream must be true or false, not "):
         llm.create_chat_completion(messages=[USER], stream=stream)
 
 
