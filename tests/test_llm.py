@@ -367,7 +367,6 @@ def test_embed_takes_its_settings_by_place(embedder):
         np.full(64, np.inf),
         np.zeros(64, int),
         np.float64(1),
-        [],
     ],
     ids=repr,
 )
