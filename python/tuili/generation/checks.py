@@ -52,36 +52,51 @@ def measured(value: object) -> str:
     return f"a list of {len(value)}" if isinstance(value, list | tuple) else described(value)
 
 
-# What other libraries call these, where the spelling is too far away for a guess.
-_ELSEWHERE = {
-    "max_length": "max_tokens",
-    "eos_token_id": "stop_token_ids",
-    "beam_width": "num_beams",
-    "max_time": "deadline_s",
-    "timeout": "deadline_s",
-    "top_logprobs": "logprobs",
-    "repeat_penalty": "repetition_penalty",
-    **dict.fromkeys(("guided_json", "response_format", "structured_outputs"), "json_schema"),
-    "guided_regex": "regex",
-    "guided_choice": "choice",
-    "guided_grammar": "grammar",
-    **dict.fromkeys(("model_path", "model_name_or_path", "model_id"), "model"),
-    "n_ctx": "max_model_len",
-    "n_threads": "num_threads",
-    "torch_dtype": "dtype",
-    "gpu_memory_utilization": "kv_cache_bytes",
-    **dict.fromkeys(("load_in_8bit", "load_in_4bit"), "quantization"),
+# What other libraries call these, where the spelling is too far away for a guess, or would be a wrong one; of
+# several the first that is known.
+_ELSEWHERE: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("max_length", "max_completion_tokens", "n_predict", "num_predict"), ("max_tokens",)),
+    **dict.fromkeys(("best_of", "num_samples"), ("n",)),
+    "eos_token_id": ("stop_token_ids",),
+    "pad_token_id": (),  # nothing is padded
+    **dict.fromkeys(("beam_width", "use_beam_search"), ("num_beams",)),
+    **dict.fromkeys(("max_time", "timeout"), ("deadline_s",)),
+    **dict.fromkeys(("stop_sequences", "stop_words", "stop_strings", "stopping_criteria"), ("stop",)),
+    "top_logprobs": ("logprobs",),
+    "repeat_penalty": ("repetition_penalty",),
+    **dict.fromkeys(
+        ("guided_json", "response_format", "structured_outputs", "schema"), ("json_schema", "response_format")
+    ),
+    "guided_regex": ("regex",),
+    "guided_choice": ("choice",),
+    "guided_grammar": ("grammar",),
+    **dict.fromkeys(("enable_thinking", "thinking", "documents"), ("chat_template_kwargs",)),
+    **dict.fromkeys(("model_path", "model_name_or_path", "model_id"), ("model",)),
+    "n_ctx": ("max_model_len",),
+    "n_threads": ("num_threads",),
+    "torch_dtype": ("dtype",),
+    "gpu_memory_utilization": ("kv_cache_bytes",),
+    **dict.fromkeys(("load_in_8bit", "load_in_4bit"), ("quantization",)),
 }
+
+
+def _meant(name: str, known: list[str]) -> str | None:
+    """The known name that `name` is likely to stand for."""
+    elsewhere = {
+        theirs: next((one for one in ours if one in known), None) for theirs, ours in _ELSEWHERE.items()
+    }
+    if name in elsewhere:
+        return elsewhere[name]
+    names = {theirs: ours for theirs, ours in elsewhere.items() if ours} | {ours: ours for ours in known}
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.7)
+    return names[near[0]] if near else None
 
 
 def unknown_name(name: str, known: Iterable[str], where: str = "") -> NoReturn:
     """Raise InvalidParameterError that suggests the nearest known name. where: shown before both"""
-    known = list(known)
-    meant = {theirs: ours for theirs, ours in _ELSEWHERE.items() if ours in known}
-    meant |= {ours: ours for ours in known}
-    near = difflib.get_close_matches(name.lower(), meant, n=1, cutoff=0.7)
+    meant = _meant(name, list(known))
     param = "".join(c if c.isprintable() else "?" for c in f"{where}{name}"[:64])
-    hint = f"; did you mean {where}{meant[near[0]]}?" if near else ""
+    hint = f"; did you mean {where}{meant}?" if meant else ""
     raise InvalidParameterError(f"unknown parameter {param}{hint}", param=param, code="unknown_parameter")
 
 
