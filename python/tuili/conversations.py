@@ -152,6 +152,7 @@ class Conversations:
         return engine.max_model_len if engine.sources is None else engine.sources.max_len
 
     def render_chat(self, messages: Any, how: Rendering = USUAL) -> Prompt:
+        """What the model's template makes of messages. raises  TemplateError, InvalidParameterError"""
         from tuili import chat, tool_calls
 
         template = self.loaded.chat_template
