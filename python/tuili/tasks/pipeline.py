@@ -96,7 +96,8 @@ class Pipeline(ABC):
 
     @abstractmethod
     def settings(self, chosen: dict[str, Any]) -> Any:
-        """What `options`, which may be changed, come to. Called with a new pipeline's own, too.
+        """What all options of a call come to, from a dict that may be changed. A new pipeline's are checked so,
+        too.
 
         raises  InvalidParameterError for a value that cannot be
         """

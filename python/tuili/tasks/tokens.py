@@ -87,7 +87,7 @@ class Task(Pipeline):
         flags = {name: boolean(name, chosen[name]) for name in ("is_split_into_words", "truncation")}
         delimiter = clean_text(checked_str(chosen["delimiter"], "delimiter"))
         found = {"aggregation_strategy": strategy, "stride": stride, "delimiter": delimiter, **flags}
-        return {**found, "ignore_labels": ignored}
+        return {**chosen, **found}
 
     def _room(self) -> int:
         """Tokens of a text that one input holds."""
