@@ -96,8 +96,7 @@ class Pipeline(ABC):
 
     @abstractmethod
     def settings(self, chosen: dict[str, Any]) -> Any:
-        """What all options of a call come to, from a dict that may be changed. A new pipeline's are checked so,
-        too.
+        """What all options of a call come to. `chosen` may be changed; a new pipeline's are checked so, too.
 
         raises  InvalidParameterError for a value that cannot be
         """
