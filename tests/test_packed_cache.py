@@ -489,7 +489,7 @@ def test_the_core_checks_what_it_maps(tmp_path):
         assert not model.mapped_range(0, 8).flags.writeable
 
 
-@pytest.mark.parametrize("cache_dir", [5, b"cache", "a\0b"])
+@pytest.mark.parametrize("cache_dir", [5, b"cache", "a\0b", ""])
 @pytest.mark.parametrize("packed_cache", [True, False])
 def test_a_cache_folder_that_is_none_is_refused_also_if_it_is_not_used(tmp_path, cache_dir, packed_cache):
     path = write_hf_folder(tiny_llama(), tmp_path / "llama")
