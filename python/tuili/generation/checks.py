@@ -47,9 +47,9 @@ def not_supported_yet(name: str) -> NoReturn:
 
 def measured(value: object) -> str:
     """As `described`, with the length of what has one: for a message of how long something may be."""
-    if isinstance(value, str):
-        return f"one of {len(value)}"
-    return f"a list of {len(value)}" if isinstance(value, list | tuple) else described(value)
+    if isinstance(value, str | list | tuple):
+        return f"a {'str' if isinstance(value, str) else 'list'} of {len(value)}"
+    return described(value)
 
 
 # What other libraries call these, where the spelling is too far away for a guess, or would be a wrong one; of
