@@ -247,10 +247,13 @@ class Caller:
     def stream_half(self, llm: tuili.LLM, kind: str) -> None:
         text, way = self.case()
         found: dict[int, str] = {}
-        for n, chunk in enumerate(llm.stream(text, **WAYS[way])):
+        stream = llm.stream(text, **WAYS[way])
+        for n, chunk in enumerate(stream):
             found[chunk.index] = found.get(chunk.index, "") + chunk.text
             if n == self.draw.randint(0, 9):
-                break
+                if self.draw.random() < 0.5:
+                    break
+                stream.close()
         self.begins(kind, text, way, found, "half a stream")
 
     def abort(self, llm: tuili.LLM, kind: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import threading
 import warnings
 from collections.abc import Callable
 
@@ -266,3 +267,47 @@ def test_a_task_may_be_cancelled_at_every_turn_of_its_loop(tmp_path, ask):
         assert n_turns > 1 and not problems
         assert llm.generate(TEXT, **ANSWER).outputs[0].token_ids == ids
         assert comes_true(lambda: llm.stats()["free_blocks"] == llm.stats()["n_blocks"])
+
+
+@pytest.mark.parametrize("n_read", [0, 1])
+def test_a_closed_stream_ends_and_aborts_its_request(n_read):
+    engine = make_engine()
+    handle = engine.submit(codes("a"), sampling(max_tokens=150, logprobs=0))  # a token a step
+    stream = iter(handle)
+    engine.step()
+    engine.step()
+    for _ in range(n_read):
+        assert next(stream).text
+    stream.close()
+    engine.step()
+    stream.close()
+    assert list(stream) == [] and is_idle(engine)
+    assert handle.result(0).outputs[0].finish_reason == "abort"
+    assert "".join(chunk.text for chunk in handle), "other streams keep what came before"
+
+
+def test_closing_a_stream_wakes_who_reads_it():
+    engine = make_engine(start_thread=True, step_s=0.002)
+    stream = iter(engine.submit(codes("a"), sampling(max_tokens=150, logprobs=0)))
+    read = []
+    reader = threading.Thread(target=lambda: read.extend(stream))
+    with contextlib.closing(stream):
+        reader.start()
+        assert comes_true(lambda: read)
+    reader.join(20)
+    assert not reader.is_alive() and len(read) < 150 and comes_true(lambda: is_idle(engine))
+    engine.close()
+
+
+def test_a_closed_async_stream_ends():
+    engine = make_engine()
+
+    async def close_early():
+        async with contextlib.aclosing(aiter(engine.submit(codes("a"), sampling(max_tokens=150)))) as stream:
+            engine.step()
+            first = await anext(stream)
+        return first.text, [chunk async for chunk in stream]
+
+    assert asyncio.run(close_early()) == ("b", [])
+    engine.step()
+    assert is_idle(engine)

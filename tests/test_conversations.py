@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 import tuili
@@ -133,6 +134,12 @@ def test_wrong_words_are_named_everywhere(llm, server, how, param):
     for path in ("/v1/chat/completions", "/tokenize"):
         got = server.ask(path, {"messages": [USER], **how})
         assert (got.status, got.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("stream", [np.ones(2), np.ones(0), "yes", 1])
+def test_an_answer_in_this_process_is_no_stream(llm, stream):
+    with pytest.raises(InvalidParameterError, match=r"^stream must be true or false, not "):
+        llm.create_chat_completion(messages=[USER], stream=stream)
 
 
 @pytest.mark.parametrize("n", [999, 9_999])  # which is tokenized, and which is not

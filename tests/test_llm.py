@@ -302,12 +302,12 @@ def test_similarity_and_rank(embedder):
     hits = embedder.rank("the cat", ["river", "the cat", "house"], top_k=2)
     assert len(hits) == 2 and hits[0]["index"] == 1 and hits[0]["text"] == "the cat"
     assert hits[0]["score"] >= hits[1]["score"]
-    for bad in ([], "text", None):
+    for query, documents in (("q", None), (3, ["text"])):
         with pytest.raises(InvalidParameterError):
-            embedder.rank("q", bad) if bad != "text" else embedder.rank(3, ["text"])
+            embedder.rank(query, documents)
 
 
-@pytest.mark.parametrize("texts", [[], None, 3, [3], ["a", None], {"a": 1}, np.zeros(3)])
+@pytest.mark.parametrize("texts", [None, 3, [3], ["a", None], {"a": 1}, np.zeros(3)])
 def test_bad_texts_are_refused(embedder, texts):
     with pytest.raises(InvalidParameterError):
         embedder.embed(texts)
@@ -367,7 +367,6 @@ def test_embed_takes_its_settings_by_place(embedder):
         np.full(64, np.inf),
         np.zeros(64, int),
         np.float64(1),
-        [],
     ],
     ids=repr,
 )

@@ -217,6 +217,8 @@ def test_shown_escapes_and_cuts() -> None:
     assert shown("a\nb\x1b[2J\u2028") == "a\\nb\\x1b[2J\\u2028"
     assert shown("x" * 100) == "x" * 64 + "…"
     assert shown([1, "a"]) == "[1, 'a']"
+    for value in (object(), [object()], type("Loud", (), {"__repr__": lambda self: 1 / 0})(), 10**5000):
+        assert shown(value) == f"a value of type {type(value).__name__}", "a pointer says nothing"
 
 
 # ---- memory

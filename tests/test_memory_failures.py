@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tiny_engine import drain, is_idle, make_engine, sampling
+from tiny_files import write_hf_folder
+from tiny_models import tiny_llama
 from tuili import EngineOutOfMemoryError
 
 TESTS = Path(__file__).parent
@@ -65,3 +67,47 @@ def test_each_allocation_may_fail(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert done.stdout.count("'typed': ") == 7
+
+
+SHORT_OF_MEMORY = """
+import os, resource, signal, sys
+import tokenizers
+import tuili.llm
+from tuili.loading.architectures import llama
+
+def life():
+    with tuili.LLM(sys.argv[1], packed_cache=False, num_threads=2, kv_cache_bytes=1 << 20) as llm:
+        llm.generate(["the cat", "a"], max_tokens=8)
+        list(llm.stream("the", max_tokens=3))
+
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+for mebibytes in sys.argv[2:]:
+    child = os.fork()
+    if not child:
+        signal.alarm(60)
+        resource.setrlimit(resource.RLIMIT_AS, (used + int(float(mebibytes) * 2**20), -1))
+        try:
+            life()
+            end = 10
+        except tuili.TuiliError:
+            end = 11
+        resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+        life()
+        os._exit(end)
+    _, status = os.waitpid(child, 0)
+    print(mebibytes, os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
+@pytest.mark.parametrize(
+    "step", [pytest.param(3.0, id="some"), pytest.param(1 / 16, id="many", marks=pytest.mark.slow)]
+)
+def test_a_process_with_little_memory_left_neither_ends_nor_hangs(tmp_path: Path, step: float) -> None:
+    """Threads need some, too, where Python or the C library takes no refusal."""
+    folder = write_hf_folder(tiny_llama(), tmp_path / "model")
+    sizes = [str(step * i) for i in range(int(30 / step))]
+    command = [sys.executable, "-c", SHORT_OF_MEMORY, str(folder), *sizes]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
+    ends = dict(line.split() for line in answer.stdout.splitlines())
+    assert set(ends.values()) == {"10", "11"}, (ends, answer.stderr)

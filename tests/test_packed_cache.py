@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import tuili
+from interrupts import at_each_function
 from tiny_files import gguf_metadata, gguf_tensors, write_gguf, write_gguf_file, write_hf_folder
 from tiny_models import tiny_bert, tiny_gemma3, tiny_llama
 from tuili import _core, cli
@@ -451,6 +452,20 @@ def test_a_model_outlives_its_file(tmp_path):
         assert llm.generate("the river", max_tokens=4).outputs[0].token_ids
 
 
+def test_ctrl_c_at_any_moment_leaves_no_descriptor(tmp_path):
+    path = model_file(tmp_path)
+    load(path, tmp_path)
+    file, before = str(only_file(tmp_path)), os.listdir("/proc/self/fd")
+
+    def opened() -> None:
+        with PackedFile(file):
+            pass
+
+    for n_calls in at_each_function(opened):
+        assert os.listdir("/proc/self/fd") == before, f"after {n_calls} functions"
+    assert n_calls > 5, "the trace saw nothing"
+
+
 # --- the core's part
 
 
@@ -492,7 +507,7 @@ def test_the_core_checks_what_it_maps(tmp_path):
         assert not model.mapped_range(0, 8).flags.writeable
 
 
-@pytest.mark.parametrize("cache_dir", [5, b"cache", "a\0b"])
+@pytest.mark.parametrize("cache_dir", [5, b"cache", "a\0b", ""])
 @pytest.mark.parametrize("packed_cache", [True, False])
 def test_a_cache_folder_that_is_none_is_refused_also_if_it_is_not_used(tmp_path, cache_dir, packed_cache):
     path = write_hf_folder(tiny_llama(), tmp_path / "llama")

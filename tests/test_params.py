@@ -178,15 +178,19 @@ def test_a_good_value_is_accepted(name, value):
         ("max_length", "max_tokens"),
         ("guided_json", "json_schema"),
         ("max_lenght", "max_tokens"),
+        ("max_completion_tokens", "max_tokens"),
+        ("best_of", "n"),
+        ("stop_sequences", "stop"),
+        ("use_beam_search", "num_beams"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_one(given, meant):
-    with pytest.raises(InvalidParameterError, match=f"did you mean {meant}") as caught:
+    with pytest.raises(InvalidParameterError, match=rf"did you mean {meant}\?") as caught:
         SamplingParams(**{given: 1})
     assert caught.value.code == "unknown_parameter"
 
 
-@pytest.mark.parametrize("given", ["echo", "best_of", "format", "user", "prompt", "x" * 100])
+@pytest.mark.parametrize("given", ["echo", "pad_token_id", "format", "user", "prompt", "x" * 100])
 def test_a_name_that_none_is_near_comes_without_a_guess(given):
     with pytest.raises(InvalidParameterError, match="unknown parameter") as caught:
         SamplingParams(**{given: 1})

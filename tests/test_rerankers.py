@@ -20,6 +20,7 @@ LOGIT_SCORE, SENTENCE = "1_LogitScore/config.json", "sentence_bert_config.json"
 def scores_of(folder: Path, **options: Any) -> np.ndarray:
     with tuili.LLM(folder, num_threads=1, **options) as model:
         ranked = model.rank(QUERY, [*DOCUMENTS, LONG], truncation=True)
+        assert model.rank(QUERY, []) == []
     assert [hit["score"] for hit in ranked] == sorted((hit["score"] for hit in ranked), reverse=True)
     return np.array([hit["score"] for hit in sorted(ranked, key=lambda hit: hit["index"])])
 

@@ -49,6 +49,10 @@ def test_vectors_are_those_of_sentence_transformers(tmp_path, name):
         assert abs(vectors - wanted).max() <= 1e-5 * np.ptp(wanted)
         alone = llm.embed(TEXTS[2], **FOLDERS[name].options)
         np.testing.assert_array_equal(alone, vectors[2])
+        for precision in ("float32", "ubinary"):
+            some, none = (llm.embed(texts, precision=precision) for texts in (TEXTS, []))
+            assert (none.shape, none.dtype) == ((0, some.shape[1]), some.dtype)
+        assert llm.similarity(TEXTS, []).shape == (len(TEXTS), 0) and llm.rank(TEXTS[0], []) == []
         whole = llm.embed(TEXTS, prompt_name=FOLDERS[name].options.get("prompt_name"))
         assert llm.similarity(whole, whole).shape == (len(TEXTS), len(TEXTS))
 

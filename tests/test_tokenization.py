@@ -450,8 +450,7 @@ def test_ctrl_c_is_heard_within_a_long_text() -> None:
 
 def test_an_error_of_a_long_text_leaves_no_thread() -> None:
     class Backend:
-        def encode_batch(self, *args: Any, **options: Any) -> Any:
-            raise ValueError("no")
+        encode_batch = int  # which takes no list of texts
 
     before = threading.active_count()
     with pytest.raises(TokenizerError) as error:  # which keeps its frames

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -307,3 +308,18 @@ def test_some_pre_tokenizers_take_whole_words_and_begin_texts(
     )
     ids = tokenizer.encode("zq")
     assert (ids[:1] == [0], len(tokens) - 1 in ids) == (begins, whole)
+
+
+def test_what_a_signals_handler_raises_is_no_failure_of_the_library() -> None:
+    def late(*_: object) -> None:
+        raise TimeoutError("the host's own")
+
+    before = signal.signal(signal.SIGALRM, late)
+    try:
+        with pytest.raises(TimeoutError, match="own"):
+            call(signal.raise_signal, signal.SIGALRM)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(TokenizerError) as caught:
+        call(Backend.from_str, "{}")
+    assert caught.value.code == "library"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, assert_type
 
-from tuili import LLM, RequestOutput, SamplingParams
+from tuili import LLM, Chunk, RequestOutput, SamplingParams
 
 
 def texts_of_an_encoder_decoder(llm: LLM) -> None:
@@ -31,6 +32,16 @@ def labels(llm: LLM) -> None:
     assert_type(llm.classify("a"), dict[str, Any])
     assert_type(llm.classify(("a", "b")), dict[str, Any])
     assert_type(llm.classify(["a", ("b", "c")]), list[dict[str, Any]])
+
+
+def streams(llm: LLM) -> None:
+    with contextlib.closing(llm.stream("a")) as chunks:
+        assert_type(next(chunks), Chunk)
+
+
+async def async_streams(llm: LLM) -> None:
+    async with contextlib.aclosing(llm.stream("a")) as chunks:
+        assert_type(await anext(chunks), Chunk)
 
 
 def models() -> None:

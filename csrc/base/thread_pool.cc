@@ -96,6 +96,10 @@ void forget_pool() {
   new (&g_pool_mutex) std::mutex;  // another thread of the parent may have held it
 }
 
+// From the start: a fork while the first pool is made must not leave its child with a mutex that nobody
+// frees.
+const int g_atfork_status = pthread_atfork(nullptr, nullptr, forget_pool);
+
 // The fields of a ticket.
 constexpr int kChunkBits = 12, kPartBits = 12;
 static_assert(kMaxThreads * ThreadPool::kChunksPerPart < 1 << kChunkBits);
@@ -150,8 +154,7 @@ ThreadPool& ThreadPool::shared() {
   if (ThreadPool* pool = g_pool.load()) return *pool;
   const std::lock_guard lock(g_pool_mutex);
   if (g_pool.load() == nullptr) {
-    static const int registered = pthread_atfork(nullptr, nullptr, forget_pool);
-    TUILI_EXPECT(registered == 0, "thread pool: pthread_atfork failed");
+    TUILI_EXPECT(g_atfork_status == 0, "thread pool: pthread_atfork failed");
     g_pool.store(new ThreadPool(allowed_cpus()));
   }
   return *g_pool.load();

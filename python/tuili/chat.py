@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 from tuili.errors import InvalidParameterError, ModelFormatError, TemplateError
-from tuili.generation.checks import described, invalid, is_text
+from tuili.generation.checks import described, invalid, is_text, measured
 from tuili.loading.files import parse_json, shown
 from tuili.loading.tokenizer import LoadedTokenizer
 from tuili.tokenization import clean_text
@@ -317,23 +317,25 @@ def _content(content: Any, where: str) -> str:
         if not isinstance(part, Mapping) or not is_text(part.get("type"), "text"):
             _bad(f"{where}[{i}].type", 'only parts of type "text" are supported')
         if not isinstance(part.get("text"), str):
-            invalid(f"{where}[{i}].text", "must be a string")
+            invalid(f"{where}[{i}].text", f"must be a string, not {described(part.get('text'))}")
         texts.append(clean_text(part["text"]))
     return "\n".join(texts)
 
 
 def _tool_calls(calls: Any, where: str, budget: _Budget) -> list[dict[str, Any]]:
     if not isinstance(calls, (list, tuple)) or not calls:
-        invalid(where, "must be a list of tool calls")
+        invalid(where, f"must be a list of one tool call or more, not {measured(calls)}")
     checked = []
     for i, call in enumerate(calls):
         here = f"{where}[{i}]"
         if not isinstance(call, Mapping) or not is_text(call.get("type", "function"), "function"):
-            invalid(here, 'must be an object of type "function"')
+            found = "another" if isinstance(call, Mapping) else described(call)
+            invalid(here, f'must be an object of type "function", not {found}')
         function = call.get("function")
         name = function.get("name") if isinstance(function, Mapping) else None
         if not isinstance(name, str) or not name:
-            invalid(f"{here}.function", "must hold a name and arguments")
+            found = "no name" if isinstance(function, Mapping) else described(function)
+            invalid(f"{here}.function", f"must be an object with name and arguments, not {found}")
         plain = budget.plain(call, here)
         arguments = plain["function"].get("arguments", {})
         plain["function"]["arguments"] = _arguments(arguments, f"{here}.function.arguments")

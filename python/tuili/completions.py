@@ -13,9 +13,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuili import tool_calls
-from tuili.generation.checks import boolean, described, integer, invalid, not_supported_yet, only_known, same
+from tuili.generation.checks import (
+    boolean,
+    described,
+    integer,
+    invalid,
+    measured,
+    not_supported_yet,
+    only_known,
+    same,
+)
 from tuili.generation.outputs import CompletionOutput, RequestOutput, TokenLogprob, Totals
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams
+from tuili.loading.files import shown
 from tuili.rendering import WORDS, Rendering, rendering
 from tuili.tool_calls import Call, Tools
 
@@ -182,13 +192,15 @@ def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
 def check_names(given: Mapping[str, Any]) -> None:
     """What clients call the model, and whom they speak for. raises  InvalidParameterError"""
     if given.get("model") is not None and not is_model_name(given["model"]):
-        invalid("model", f"must be {MODEL_NAME}")
+        invalid("model", f"must be {MODEL_NAME}, not {given_name(given['model'])}")
     for name in NAMES:
         value = given.get(name)
         if value is not None and not (
             isinstance(value, str) and 1 <= len(value) <= MAX_NAME_CHARS and value.isprintable()
         ):
-            invalid(name, f"must be a string of 1 to {MAX_NAME_CHARS} printable characters")
+            printable = not isinstance(value, str) or value.isprintable()
+            found = measured(value) if printable else "one with others"
+            invalid(name, f"must be a string of 1 to {MAX_NAME_CHARS} printable characters, not {found}")
 
 
 def is_model_name(value: object) -> bool:
@@ -198,6 +210,11 @@ def is_model_name(value: object) -> bool:
         and 1 <= len(value) <= MAX_NAME_CHARS
         and all(in_names(character) or character in ":/" for character in value)
     )
+
+
+def given_name(value: object) -> str:
+    """What was given for a model's name, for a message."""
+    return shown(value) if isinstance(value, str) else described(value)
 
 
 def in_names(character: str) -> bool:
@@ -223,7 +240,9 @@ def _json_schema(form: object) -> Any:
     """The schema that response_format asks for; None for text. What `strict` asks for is always done."""
     kind = form.get("type") if isinstance(form, Mapping) else None
     if not isinstance(form, Mapping) or not form.keys() <= {"type", "json_schema"}:
-        invalid("response_format", 'must be an object with "type" and, for one of its types, "json_schema"')
+        found = "one with others" if isinstance(form, Mapping) else described(form)
+        expected = 'an object with "type" and, for one of its types, "json_schema"'
+        invalid("response_format", f"must be {expected}, not {found}")
     kind = kind if isinstance(kind, str) else None
     if kind in ("text", "json_object") and "json_schema" not in form:
         return None if kind == "text" else {"type": "object"}
@@ -232,7 +251,8 @@ def _json_schema(form: object) -> Any:
         invalid("response_format", 'has a type other than "text", "json_object", or "json_schema" with one')
     only_known(named, ("name", "description", "schema", "strict"), "response_format.json_schema.")
     if not isinstance(named.get("schema"), dict):
-        invalid("response_format", "json_schema.schema must be an object")
+        found = described(named.get("schema"))
+        invalid("response_format", f"json_schema.schema must be an object, not {found}")
     return named["schema"]
 
 

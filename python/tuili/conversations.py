@@ -109,7 +109,7 @@ class Conversations:
         """
         from tuili import completions
 
-        if fields.get("stream"):
+        if (stream := fields.get("stream")) is not None and boolean("stream", stream):
             problem = "is for HTTP: in a process `stream(messages, …)` gives the pieces of an answer"
             invalid("stream", problem, code="not_supported_yet")
         wanted = completions.chat_request(fields)
@@ -152,6 +152,7 @@ class Conversations:
         return engine.max_model_len if engine.sources is None else engine.sources.max_len
 
     def render_chat(self, messages: Any, how: Rendering = USUAL) -> Prompt:
+        """What the model's template makes of messages. raises  TemplateError, InvalidParameterError"""
         from tuili import chat, tool_calls
 
         template = self.loaded.chat_template

@@ -55,12 +55,10 @@ def in_precision(vectors: np.ndarray, precision: object, ranges: object) -> np.n
 
 
 def checked_texts(texts: object, name: str = "texts") -> list[str]:
-    """A list of at least one str, from one str or a list or tuple of them."""
+    """A list of str, from one str or a list or tuple of them, which may be empty."""
     items = [texts] if isinstance(texts, str) else texts
     if not isinstance(items, list | tuple):
         invalid(name, f"must be a str or a list of str, not {described(texts)}")
-    if not items:
-        invalid(name, "is empty", code="empty_prompt")
     for i, item in enumerate(items):
         if not isinstance(item, str):
             raise InvalidParameterError(f"{name}: entry {i} is {described(item)}, not a str", param=name)

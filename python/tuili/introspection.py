@@ -77,7 +77,7 @@ class Introspection:
         engine = self._decoder_engine()
         ids = checked_ids(token_ids, self.loaded.spec.n_vocab, "token_ids")
         if len(ids) < 2:
-            invalid("token_ids", "must hold at least 2 ids")
+            invalid("token_ids", f"must hold at least 2 ids, not {len(ids)}")
         params = parameters.resolve(SamplingParams(max_tokens=0, prompt_logprobs=0), {})
         handle = engine.submit(ids, params)
         try:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from tuili import threads
+
 R = TypeVar("R")
 
 CHARS_PER_THREAD = 8192  # of fewer a thread is not worth its start: they take some 2 ms
@@ -58,7 +60,7 @@ def each(read: Callable[..., R], items: Sequence[tuple[Any, ...]], num_threads: 
         with contextlib.suppress(RuntimeError):  # no more threads: those that there are do all
             for _ in range(1, n_threads):
                 thread = threading.Thread(target=work, name="tuili-reader")
-                thread.start()
+                threads.start(thread)
                 started.append(thread)
         work()
         for thread in started:

@@ -16,7 +16,7 @@ from typing import Any
 
 from tuili.chat import validate_messages
 from tuili.errors import ModelFormatError
-from tuili.generation.checks import described, invalid, is_text, only_known
+from tuili.generation.checks import boolean, described, invalid, is_text, measured, only_known
 from tuili.generation.spelling import n_overlapping
 from tuili.generation.structure import JSON_STYLE, json_schema
 from tuili.loading.files import parse_json
@@ -138,7 +138,7 @@ def tools_of(fields: Mapping[str, Any]) -> Tools:
     given = fields.get("tools")
     given = [] if given is None else given
     if not isinstance(given, list) or len(given) > MAX_TOOLS:
-        invalid("tools", f"must be a list of at most {MAX_TOOLS} functions")
+        invalid("tools", f"must be a list of at most {MAX_TOOLS} functions, not {measured(given)}")
     definitions = tuple(_definition(tool, f"tools[{i}]") for i, tool in enumerate(given))
     names = [tool["function"]["name"] for tool in definitions]
     if len(set(names)) != len(names):
@@ -146,22 +146,30 @@ def tools_of(fields: Mapping[str, Any]) -> Tools:
     choice = _choice(fields.get("tool_choice"), names)
     forced = choice not in ("none", "auto")
     parallel = fields.get("parallel_tool_calls")
-    if parallel is not None and not isinstance(parallel, bool):
-        invalid("parallel_tool_calls", f"must be true or false, not {described(parallel)}")
+    if parallel is not None:
+        parallel = boolean("parallel_tool_calls", parallel)
     return Tools(definitions, choice, forced, parallel is False)
 
 
 def _definition(tool: Any, where: str) -> dict[str, Any]:
     function = tool.get("function") if isinstance(tool, Mapping) else None
     if not isinstance(function, Mapping) or not is_text(tool.get("type"), "function") or len(tool) != 2:
-        invalid(where, 'must be {"type": "function", "function": {"name": …, "parameters": …}}')
+        found = "another object" if isinstance(tool, Mapping) else described(tool)
+        form = '{"type": "function", "function": {"name": …, "parameters": …}}'
+        invalid(where, f"must be {form}, not {found}")
     only_known(function, ("name", "description", "parameters", "strict"), f"{where}.function.")
     name = function.get("name")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-        invalid(f"{where}.function.name", "must be 1 to 64 letters, digits, _ or -")
-    for key, kind in (("description", str), ("parameters", dict), ("strict", bool)):
+        found = "others" if isinstance(name, str) else described(name)
+        invalid(f"{where}.function.name", f"must be 1 to 64 letters, digits, _ or -, not {found}")
+    kinds = (
+        ("description", str, "a string"),
+        ("parameters", dict, "an object"),
+        ("strict", bool, "true or false"),
+    )
+    for key, kind, named in kinds:
         if function.get(key) is not None and not isinstance(function[key], kind):
-            invalid(f"{where}.function.{key}", f"must not be {described(function[key])}")
+            invalid(f"{where}.function.{key}", f"must be {named}, not {described(function[key])}")
     try:
         json.dumps(function.get("parameters"))
     except (TypeError, ValueError, RecursionError):
@@ -180,7 +188,8 @@ def _choice(choice: Any, names: Sequence[str]) -> str:
     name = function.get("name") if isinstance(function, Mapping) else None
     is_one = isinstance(choice, Mapping) and is_text(choice.get("type"), "function")
     if not is_one or not isinstance(name, str):
-        invalid("tool_choice", 'must be "none", "auto", "required" or a function')
+        found = described(choice) if not isinstance(choice, str | Mapping) else "another"
+        invalid("tool_choice", f'must be "none", "auto", "required" or a function, not {found}')
     if name not in names:
         invalid("tool_choice", "names a function that is not among tools")
     return name

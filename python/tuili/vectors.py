@@ -62,7 +62,7 @@ class Vectors:
         ranges: np.ndarray | None = None,
         progress: Progress | None = None,
     ) -> np.ndarray:
-        """Sentence vectors, float32 [n_texts, width]; one str gives [width].
+        """Sentence vectors, float32 [n_texts, width]; one str gives [width], an empty list [0, width].
 
         normalize, pooling  None: as the model's own files say
         truncation          cut texts at the limit (keeping the special tokens around them)
@@ -85,9 +85,11 @@ class Vectors:
             integer("truncate_dim", truncate_dim, 1, width)
         kept = truncate_dim or self._embedding.get("truncate_dim")
         none = np.empty((0, min(width, kept or width)), np.float32)
-        embedding.in_precision(none, precision, ranges)  # what is wrong with these is said before the work
+        none = embedding.in_precision(none, precision, ranges)  # what is wrong is said before the work
         before = self.prompt_before(prompt_name, prompt)
         items = [self._cased(before + text) for text in embedding.checked_texts(texts)]
+        if not items:
+            return none
         ids = self.tokenizer.each(partial(self._encode_text, encoder, space), [(text,) for text in items])
         dense = self.loaded.dense
         last = not dense and len(poolings) == 1
@@ -171,7 +173,7 @@ class Vectors:
         A cross-encoder (a sequence classifier with one label, or a decoder that judges by a word) reads query
         and document together, which truncation cuts together. Of a model for multiple choice, the query is
         the question and documents are the choices; scores are the shares of these, 1 in all. prompt_name is
-        of the query's prompt. Other arguments as `embed`'s.
+        of the query's prompt. Other arguments as `embed`'s; of no documents it gives [].
         """
         if not isinstance(query, str):
             invalid("query", f"must be a str, not {described(query)}")

@@ -45,36 +45,58 @@ def not_supported_yet(name: str) -> NoReturn:
     invalid(name, "is not supported by this version of tuili", code="not_supported_yet")
 
 
-# What other libraries call these, where the spelling is too far away for a guess.
-_ELSEWHERE = {
-    "max_length": "max_tokens",
-    "eos_token_id": "stop_token_ids",
-    "beam_width": "num_beams",
-    "max_time": "deadline_s",
-    "timeout": "deadline_s",
-    "top_logprobs": "logprobs",
-    "repeat_penalty": "repetition_penalty",
-    **dict.fromkeys(("guided_json", "response_format", "structured_outputs"), "json_schema"),
-    "guided_regex": "regex",
-    "guided_choice": "choice",
-    "guided_grammar": "grammar",
-    **dict.fromkeys(("model_path", "model_name_or_path", "model_id"), "model"),
-    "n_ctx": "max_model_len",
-    "n_threads": "num_threads",
-    "torch_dtype": "dtype",
-    "gpu_memory_utilization": "kv_cache_bytes",
-    **dict.fromkeys(("load_in_8bit", "load_in_4bit"), "quantization"),
+def measured(value: object) -> str:
+    """As `described`, with the length of what has one: for a message of how long something may be."""
+    if isinstance(value, str | list | tuple):
+        return f"a {'str' if isinstance(value, str) else 'list'} of {len(value)}"
+    return described(value)
+
+
+# What other libraries call these, where the spelling is too far away for a guess, or would be a wrong one; of
+# several the first that is known.
+_ELSEWHERE: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("max_length", "max_completion_tokens", "n_predict", "num_predict"), ("max_tokens",)),
+    **dict.fromkeys(("best_of", "num_samples"), ("n",)),
+    "eos_token_id": ("stop_token_ids",),
+    "pad_token_id": (),  # nothing is padded
+    **dict.fromkeys(("beam_width", "use_beam_search"), ("num_beams",)),
+    **dict.fromkeys(("max_time", "timeout"), ("deadline_s",)),
+    **dict.fromkeys(("stop_sequences", "stop_words", "stop_strings", "stopping_criteria"), ("stop",)),
+    "top_logprobs": ("logprobs",),
+    "repeat_penalty": ("repetition_penalty",),
+    **dict.fromkeys(
+        ("guided_json", "response_format", "structured_outputs", "schema"), ("json_schema", "response_format")
+    ),
+    "guided_regex": ("regex",),
+    "guided_choice": ("choice",),
+    "guided_grammar": ("grammar",),
+    **dict.fromkeys(("enable_thinking", "thinking", "documents"), ("chat_template_kwargs",)),
+    **dict.fromkeys(("model_path", "model_name_or_path", "model_id"), ("model",)),
+    "n_ctx": ("max_model_len",),
+    "n_threads": ("num_threads",),
+    "torch_dtype": ("dtype",),
+    "gpu_memory_utilization": ("kv_cache_bytes",),
+    **dict.fromkeys(("load_in_8bit", "load_in_4bit"), ("quantization",)),
 }
+
+
+def _meant(name: str, known: list[str]) -> str | None:
+    """The known name that `name` is likely to stand for."""
+    elsewhere = {
+        theirs: next((one for one in ours if one in known), None) for theirs, ours in _ELSEWHERE.items()
+    }
+    if name in elsewhere:
+        return elsewhere[name]
+    names = {theirs: ours for theirs, ours in elsewhere.items() if ours} | {ours: ours for ours in known}
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.7)
+    return names[near[0]] if near else None
 
 
 def unknown_name(name: str, known: Iterable[str], where: str = "") -> NoReturn:
     """Raise InvalidParameterError that suggests the nearest known name. where: shown before both"""
-    known = list(known)
-    meant = {theirs: ours for theirs, ours in _ELSEWHERE.items() if ours in known}
-    meant |= {ours: ours for ours in known}
-    near = difflib.get_close_matches(name.lower(), meant, n=1, cutoff=0.7)
+    meant = _meant(name, list(known))
     param = "".join(c if c.isprintable() else "?" for c in f"{where}{name}"[:64])
-    hint = f"; did you mean {where}{meant[near[0]]}?" if near else ""
+    hint = f"; did you mean {where}{meant}?" if meant else ""
     raise InvalidParameterError(f"unknown parameter {param}{hint}", param=param, code="unknown_parameter")
 
 
@@ -158,7 +180,7 @@ def one_or_more_ids(name: str, value: object) -> int | tuple[int, ...]:
         return integer(name, value, 0, MAX_INT)
     ids = token_ids(name, value)
     if not ids:
-        invalid(name, "must hold a token id")
+        invalid(name, "must hold one token id at least, not none")
     return ids[0] if len(ids) == 1 else ids
 
 
@@ -184,7 +206,8 @@ def sequence_bias(name: str, value: object) -> tuple[tuple[tuple[int, ...], floa
     if not isinstance(pairs, list | tuple) or any(
         not isinstance(pair, list | tuple) or len(pair) != 2 for pair in pairs
     ):
-        invalid(name, "must map tuples of token ids to numbers, or be a list of [ids, number]")
+        found = measured(value)
+        invalid(name, f"must map tuples of token ids to numbers, or be a list of [ids, number], not {found}")
     words = words_of_ids(name, [ids for ids, _ in pairs])
     numbers = [-math.inf if _forbids(bias) else number(name, bias, -MAX_BIAS, MAX_BIAS) for _, bias in pairs]
     return tuple(dict(zip(words, numbers, strict=True)).items())
@@ -244,14 +267,14 @@ def cut_length(name: str, value: object) -> int:
 
 def salt(name: str, value: object) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= 256:
-        invalid(name, "must be a string of 1 to 256 characters")
+        invalid(name, f"must be a string of 1 to 256 characters, not {measured(value)}")
     return value
 
 
 def one_or_more(name: str, value: object) -> tuple[int, ...]:
     ids = token_ids(name, value)
     if not ids:
-        invalid(name, "must not be empty: no token could be generated")
+        invalid(name, "must hold one token id at least, not none: no token could be generated")
     return ids
 
 

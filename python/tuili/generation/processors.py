@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tuili.errors import InvalidParameterError, TuiliError
-from tuili.generation.checks import invalid
+from tuili.generation.checks import described, invalid
 
 BUDGET_S = 1.0  # for all processors of a request, per token
 MAX_PROCESSORS = 16
@@ -26,14 +26,14 @@ Processor = Callable[..., "np.ndarray | None"]
 def checked(name: str, value: object) -> tuple[Processor, ...]:
     """A list of functions that take 2 or 3 arguments, as a tuple."""
     if not isinstance(value, list | tuple):
-        invalid(name, "must be a list of functions")
+        invalid(name, f"must be a list of functions, not {described(value)}")
     if len(value) > MAX_PROCESSORS:
-        invalid(name, f"may hold at most {MAX_PROCESSORS} functions")
+        invalid(name, f"may hold at most {MAX_PROCESSORS} functions, not {len(value)}")
     for i, function in enumerate(value):
         if not callable(function) or n_arguments(function) is None:
             raise InvalidParameterError(
                 f"{name}[{i}] must be a function of (token_ids, logits) or (prompt_token_ids, token_ids, "
-                "logits)",
+                f"logits), not {described(function)}",
                 param=name,
             )
     return tuple(value)

@@ -411,7 +411,7 @@ class Handle:
 
 class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
     """The chunks of a request, from its beginning, to one consumer. Tokens that came between two looks come
-    as one.
+    as one. `contextlib.closing` and `aclosing` end it where a block ends.
     """
 
     def __init__(self, handle: Handle) -> None:
@@ -424,13 +424,27 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         tracks = [*self._request.tracks]  # a beam search may `keep` fewer
         self._readers = [Reader(self._request, index, track) for index, track in enumerate(tracks)]
         self._turn = threading.RLock()  # of the threads that read this stream; taken before the request's
+        self._closed = False
 
     def has_news(self) -> bool:
         """Whether a chunk is there."""
         return any(reader.has_news() for reader in self._readers)
 
+    def close(self) -> None:
+        """Abort the request, and end: no chunk follows, not of what came before either. Harmless when
+        repeated, from any thread.
+        """
+        self._closed = True
+        self._handle.abort()
+
+    async def aclose(self) -> None:
+        """`close`."""
+        self.close()
+
     def _next(self) -> Chunk | None:
         """The next chunk; None at the end. Raises the request's error after the last chunk before it."""
+        if self._closed:
+            return None
         with self._turn:
             reader = next((reader for reader in self._readers if reader.has_news()), None)
             chunk = None if reader is None else reader.take()
@@ -450,13 +464,13 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         request, engine = self._request, self._handle._engine
 
         def ready() -> bool:
-            return request.done or self.has_news()
+            return request.done or self._closed or self.has_news()
 
         while True:  # another thread may have taken what this one waited for
             engine.check_may_wait()
             if not ready():
                 engine.while_awaited(lambda: request.wait_until(ready, None, "the next chunk"), ready)
-            done = request.done  # before the look: what comes in between is there at the next one
+            done = request.done or self._closed  # before the look: what comes in between is there at the next
             chunk = self._next()
             if chunk is not None:
                 return chunk
@@ -466,7 +480,7 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
     async def __anext__(self) -> Chunk:
         self._handle._engine.check_process()
         while True:
-            done = self._request.done  # before the look, as above
+            done = self._request.done or self._closed  # before the look, as above
             chunk = self._next()
             if chunk is not None:
                 return chunk

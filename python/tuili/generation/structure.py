@@ -136,7 +136,8 @@ def choice(name: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
         _wrong_type(name, "a list of strings", value)
     if not value or "" in value or len(set(value)) < len(value):
-        invalid(name, "must hold distinct texts, none of them empty")
+        found = "none" if not value else "an empty one" if "" in value else "one twice"
+        invalid(name, f"must hold distinct texts that are not empty, not {found}")
     if len(value) > MAX_CHOICES:
         refuse(name, f"{len(value)} texts; the limit is {MAX_CHOICES}")
     _bounded(name, "".join(value), MAX_TEXT_BYTES)

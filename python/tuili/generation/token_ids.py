@@ -36,7 +36,7 @@ def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarra
         except OverflowError:
             raise TokenIdError(f"{name}: a token id is not in [0, {n_vocab})", param=name) from None
     elif isinstance(token_ids, np.ma.MaskedArray):
-        invalid(name, "must be a plain array: masked ids have no meaning")
+        invalid(name, "must be a plain array, not a masked one: masked ids have no meaning")
     token_ids = np.array(token_ids)  # before it is checked: others may write to theirs, or compare their way
     if token_ids.ndim != 1 or token_ids.dtype.kind not in "iu":
         invalid(name, f"must be a 1-D array of integers, not {token_ids.dtype} {list(token_ids.shape)}")

@@ -14,6 +14,8 @@ import time
 import traceback
 from collections.abc import Callable
 
+from tuili import threads
+
 log = logging.getLogger("tuili")
 
 
@@ -36,8 +38,9 @@ class Watchdog:
         return since is not None and self._clock() - since > self._limit_s
 
     def start(self, watched: threading.Thread) -> None:
+        thread = threading.Thread(target=self._watch, args=(watched,), name="tuili-watchdog", daemon=True)
         try:
-            threading.Thread(target=self._watch, args=(watched,), name="tuili-watchdog", daemon=True).start()
+            threads.start(thread)
         except RuntimeError:
             log.warning("the system refuses a thread; nobody watches the engine's")
 

@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
+from tuili import threads
 from tuili.errors import (
     EngineClosedError,
     EngineForkedError,
@@ -354,7 +355,7 @@ class Worker:
                 return
             self._thread = thread
             threading.stack_size(self.stack_bytes)
-            thread.start()
+            threads.start(thread)
         except BaseException as error:
             if self._thread is thread and turn.acquire(blocking=False):  # it will not run
                 self._thread = None

@@ -30,10 +30,14 @@ _DEPTH_BLOCK_BYTES = 1 << 20
 
 
 def shown(value: object, limit: int = 64) -> str:
-    """`value` for an error message: control characters escaped, cut after `limit` characters."""
+    """`value` for an error message: control characters escaped, cut after `limit` characters; of an object
+    that tells no more than where it lies, its type.
+    """
     try:
         text = value if isinstance(value, str) else repr(value)
-    except (ValueError, RecursionError):  # more digits, or deeper, than Python writes out
+    except Exception:  # more digits, or deeper, than Python writes out; an object's own __repr__
+        text = ""
+    if not isinstance(value, str) and (not text or " at 0x" in text):
         text = f"a value of type {type(value).__name__}"
     text = text[: limit + 1]
     if not text.isprintable():

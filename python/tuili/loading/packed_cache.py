@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tuili import __version__, _core
+from tuili import __version__, _core, threads
 from tuili.errors import TuiliError
 from tuili.loading.files import StrPath, shown
 from tuili.loading.gguf import further_parts
@@ -146,7 +146,7 @@ class PackedCache:
         self.state = state = f"being written to {self.path}"
         thread = threading.Thread(target=self._save, args=(content, n_bytes), name="tuili-packed-cache")
         try:
-            thread.start()
+            threads.start(thread)
         except RuntimeError as error:  # no thread can be had, or the interpreter is ending
             self.state = f"not written: {_reason(error)}"
             return self.state

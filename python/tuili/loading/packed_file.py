@@ -17,7 +17,7 @@ import json
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,10 +48,14 @@ class PackedFile:
     facts     what the writer put into the header
     """
 
+    _fds: Sequence[int] = ()  # one while it is open
+
     def __init__(self, path: str) -> None:
         """raises OSError, ModelFormatError (packed_file) for what this version and this user did not write"""
         self.path = path
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fds = self._fds = list[int]()
+        # In one step for Ctrl-C, as RegularFile has it.
+        fds.extend(map(os.open, [path], [os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK]))
         try:
             status = os.fstat(self.fd)
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
@@ -64,13 +68,17 @@ class PackedFile:
             ]
             self._sections = {str(name): _place(*place) for name, place in header["sections"].items()}
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            os.close(self.fd)
+            self.close()
             if isinstance(error, ModelFormatError):
                 raise
             raise _wrong(path, "a header that makes no sense") from error
         except BaseException:
-            os.close(self.fd)
+            self.close()
             raise
+
+    @property
+    def fd(self) -> int:
+        return self._fds[0]
 
     @property
     def tensors(self) -> list[tuple[str, str, int, int]]:
@@ -113,9 +121,12 @@ class PackedFile:
         return None
 
     def close(self) -> None:
-        if self.fd >= 0:
-            fd, self.fd = self.fd, -1
+        fds, self._fds = self._fds, ()
+        for fd in fds:
             os.close(fd)
+
+    def __del__(self) -> None:  # Ctrl-C may come before `__exit__` has begun
+        self.close()
 
     def __enter__(self) -> PackedFile:
         return self

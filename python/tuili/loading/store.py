@@ -189,14 +189,14 @@ def path_text(path: object, param: str) -> str:
 
 
 def _folder_text(path: object, param: str) -> str:
-    """As `path_text`, for what has to become a folder."""
+    """As `path_text`, for what has to become a folder; an empty name is none, and not the current one."""
     text = path_text(path, param)
     try:
-        possible = b"\0" not in os.fsencode(text)
+        possible = text != "" and b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         possible = False
     if not possible:
-        raise InvalidParameterError(f"{param} cannot be the name of a folder: {shown(text)}", param=param)
+        raise InvalidParameterError(f"{param} must be the name of a folder, not '{shown(text)}'", param=param)
     return text
 
 

@@ -15,15 +15,24 @@ R = TypeVar("R")
 def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """`function(*args, **kwargs)` of the `tokenizers` library, with every failure as a TokenizerError.
 
-    raises  TokenizerError (library, library_panic); its message holds no text that was to be encoded
+    raises  TokenizerError (library, library_panic); its message holds no text that was to be encoded. What a
+            signal's handler raises meanwhile stays as it is
     """
     try:
         return function(*args, **kwargs)
     except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
         raise
     except Exception as error:
+        if of_a_handler(error):
+            raise
         raise TokenizerError(
             f"the tokenizers library refuses: {shown(str(error), 200)}", code="library"
         ) from None
     except BaseException:  # pyo3_runtime.PanicException
         raise TokenizerError("the tokenizers library failed on this input", code="library_panic") from None
+
+
+def of_a_handler(error: BaseException) -> bool:
+    """Whether a Python function raised what came out of a call of a library that has none: then it was called
+    by a signal."""
+    return error.__traceback__ is not None and error.__traceback__.tb_next is not None

@@ -15,9 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuili.completions import MODEL_NAME, is_model_name
+from tuili.completions import MODEL_NAME, given_name, is_model_name
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import Check, boolean, described, float_in, int_in, integer, invalid, only_known
+from tuili.generation.checks import (
+    Check,
+    boolean,
+    described,
+    float_in,
+    int_in,
+    integer,
+    invalid,
+    measured,
+    only_known,
+)
 from tuili.llm import LLM
 from tuili.loading.files import StrPath, read_file
 
@@ -87,7 +97,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 def _host(name: str, value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9.:-]{1,255}", value):
-        invalid(name, "must be a name or an address")
+        invalid(name, f"must be a name or an address, not {given_name(value)}")
     return value
 
 
@@ -96,7 +106,9 @@ def _hosts(name: str, value: object) -> tuple[str, ...]:
         invalid(name, f"must be a list of names, not {described(value)}")
     for item in value:
         if not isinstance(item, str) or not (_address(item) or re.fullmatch(r"[A-Za-z0-9._-]{1,255}", item)):
-            invalid(name, "must hold names or addresses, without a port: any port will do")
+            invalid(
+                name, f"must hold names or addresses without a port, not {given_name(item)}: any port will do"
+            )
     return tuple(item.lower().removesuffix(".") for item in value)
 
 
@@ -105,7 +117,8 @@ def _keys(name: str, value: object) -> tuple[str, ...]:
         invalid(name, f"must be a list of keys, not {described(value)}")
     for item in value:
         if not isinstance(item, str) or not re.fullmatch(r"[!-~]{16,512}", item):
-            invalid(name, "must be 16 to 512 printable characters of ASCII without spaces each")
+            form = "strings of 16 to 512 printable characters of ASCII without spaces"
+            invalid(name, f"must be {form}, not {measured(item)}")
     if len(set(value)) != len(value):
         invalid(name, "holds a key twice")
     return tuple(value)
@@ -113,7 +126,7 @@ def _keys(name: str, value: object) -> tuple[str, ...]:
 
 def _model_name(name: str, value: object) -> str | None:
     if not isinstance(value, str | None) or (value is not None and not is_model_name(value)):
-        invalid(name, f"must be {MODEL_NAME}")
+        invalid(name, f"must be {MODEL_NAME}, not {given_name(value)}")
     return value
 
 
@@ -167,12 +180,12 @@ def read_config(path: StrPath) -> dict[str, Any]:
     only_known(found, _FILE_NAMES)
     for table in ("model_options", "server"):
         if not isinstance(found.get(table, {}), Mapping):
-            invalid(table, "must be a table")
+            invalid(table, f"must be a table, not {described(found[table])}")
     only_known(found.get("server", {}), NAMES, "server.")
     only_known(found.get("model_options", {}), MODEL_OPTIONS, "model_options.")
     for name in ("model", "api_key_file"):
         if name in found and not isinstance(found[name], str):
-            invalid(name, "must be a string")
+            invalid(name, f"must be a string, not {described(found[name])}")
     if "api_key_file" in found:
         found["api_key_file"] = str(Path(path).parent / found["api_key_file"])
     return found

@@ -16,6 +16,7 @@ from tuili.generation.checks import (
     described,
     integer,
     invalid,
+    measured,
     not_supported_yet,
     only_known,
     same,
@@ -192,10 +193,12 @@ def _streaming(fields: Fields) -> tuple[bool, bool]:
 def _prompts(given: Any) -> list[Any]:
     prompts = [given] if is_one(given) else given
     if not isinstance(prompts, list) or not 1 <= len(prompts) <= MAX_PROMPTS:
-        invalid("prompt", f"must be a text, token ids, or a list of 1 to {MAX_PROMPTS} of these")
+        found = measured(prompts)
+        invalid("prompt", f"must be a text, token ids, or a list of 1 to {MAX_PROMPTS} of these, not {found}")
     for prompt in prompts:
         if not isinstance(prompt, str | list) or any(isinstance(item, dict) for item in prompt):
-            invalid("prompt", "must be a text, token ids, or a list of these")
+            found = described(prompt)
+            invalid("prompt", f"must be a text, token ids, or a list of these, which {found} is not")
     return prompts
 
 

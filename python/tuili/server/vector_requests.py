@@ -15,7 +15,16 @@ import numpy as np
 
 from tuili import completions
 from tuili.embedding import checked_texts
-from tuili.generation.checks import boolean, cut_length, described, integer, invalid, one_of, only_known
+from tuili.generation.checks import (
+    boolean,
+    cut_length,
+    described,
+    integer,
+    invalid,
+    measured,
+    one_of,
+    only_known,
+)
 from tuili.server.fields import CUT, Fields, Served, required
 from tuili.tasks import classification
 from tuili.tasks.encoding import Room
@@ -43,9 +52,9 @@ class VectorRequests:
             integer("dimensions", width, 1, self._llm.whole_width())
         prompt = {name: fields.pop(name, None) for name in ("prompt", "prompt_name")}
         most = self._most(fields, ("input", "encoding_format", "dimensions", *prompt))
-        if isinstance(texts, list) and len(texts) > MAX_DOCUMENTS:
-            invalid("input", f"may hold at most {MAX_DOCUMENTS} texts")
         items = checked_texts(texts, "input")
+        if not 1 <= len(items) <= MAX_DOCUMENTS:
+            invalid("input", f"must be a text or a list of 1 to {MAX_DOCUMENTS} texts, not {measured(items)}")
         before = self._llm.prompt_before(**prompt)
         if len(before.encode("utf-8", "surrogatepass")) * len(items) > MAX_PROMPTS_BYTES:
             invalid("prompt", f"is, before {len(items)} texts, more than {MAX_PROMPTS_BYTES} bytes")
@@ -75,7 +84,7 @@ class VectorRequests:
         with_text = fields.pop("return_documents", None)
         most = self._most(fields, ("query", "documents", "top_n", "return_documents"))
         if not isinstance(given, list) or not 1 <= len(given) <= MAX_DOCUMENTS:
-            invalid("documents", f"must be a list of 1 to {MAX_DOCUMENTS} texts")
+            invalid("documents", f"must be a list of 1 to {MAX_DOCUMENTS} texts, not {measured(given)}")
         documents = [
             item["text"] if isinstance(item, dict) and item.keys() == {"text"} else item for item in given
         ]
@@ -112,7 +121,8 @@ class VectorRequests:
         most = self._most(fields, names)
         for name, side in zip(names, sides, strict=True):
             if not 1 <= len(side) <= MAX_DOCUMENTS or not all(isinstance(text, str) for text in side):
-                invalid(name, f"must be a text or a list of 1 to {MAX_DOCUMENTS} texts")
+                found = measured(side) if all(isinstance(text, str) for text in side) else "of others"
+                invalid(name, f"must be a text or a list of 1 to {MAX_DOCUMENTS} texts, not {found}")
         queries, documents = sides
         if len(queries) not in (1, len(documents)):
             invalid(names[0], f"are {len(queries)}, for {len(documents)} of {names[1]}; one, or as many")
@@ -151,7 +161,7 @@ class VectorRequests:
         head = model.head("classify", "sequence")
         items = given if isinstance(given, list) else [given]
         if not 1 <= len(items) <= MAX_DOCUMENTS:
-            invalid("input", f"must be a text or a list of 1 to {MAX_DOCUMENTS} texts")
+            invalid("input", f"must be a text or a list of 1 to {MAX_DOCUMENTS} texts, not {measured(items)}")
         for item in items:
             if not isinstance(item, str | dict):
                 invalid("input", f"must hold texts, or objects of text and text_pair, not {described(item)}")

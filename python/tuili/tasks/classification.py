@@ -84,6 +84,8 @@ def relevance(
             f"rank: this cross-encoder has {len(head.labels)} labels, which give no order; use classify",
             param="query",
         )
+    if not documents:
+        return np.empty(0)
     inputs = model.tokenizer.each(
         partial(reading.encode, model, space), [(query, document) for document in documents]
     )
@@ -114,35 +116,36 @@ class Task(Pipeline):
         self.tasks = self.model.task_model(TASK)
         self.head: Head = self.tasks.head(TASK, "sequence")
 
+    def settings(self, chosen: dict[str, Any]) -> tuple[Room, Callable[[np.ndarray], np.ndarray], bool, Any]:
+        """The room, the function, return_all_scores, and top_k, of which `...` is none."""
+        every = boolean("return_all_scores", chosen["return_all_scores"])
+        name, top_k = chosen["function_to_apply"], chosen["top_k"]
+        plain = name is None or (isinstance(name, str) and name == "default")
+        function = FUNCTIONS[self.head.function] if plain else function_named(name)
+        if top_k is not None and top_k is not ...:
+            top_k = integer("top_k", top_k, 1, 1 << 31)
+        return room({name: chosen[name] for name in _ROOM}, self.tasks.max_len), function, every, top_k
+
     def answer(self, inputs: Any, **options: Any) -> Any:
-        chosen = self.options(options)
+        space, function, every, top_k = self.settings(self.options(options))
         items = many(inputs)
         if any(isinstance(item, list) for item in items):
             raise InvalidParameterError(
                 'a pair of texts is given as a dict of "text" and "text_pair"', param="inputs"
             )
-        every = chosen["return_all_scores"] = boolean("return_all_scores", chosen["return_all_scores"])
-        name = chosen["function_to_apply"]
-        plain = name is None or (isinstance(name, str) and name == "default")
-        function = FUNCTIONS[self.head.function] if plain else function_named(name)
-        space = room({name: chosen[name] for name in _ROOM}, self.tasks.max_len)
         encoded, rows = outputs(self.tasks, items, space)
         results: list[Any] = [
-            marked(self._labels(row, function, chosen), truncated=one.truncated)
+            marked(self._labels(function(row), top_k, every=every), truncated=one.truncated)
             for one, row in zip(encoded, rows, strict=True)
         ]
-        if chosen["top_k"] is ... and not every:
+        if top_k is ... and not every:
             results = [labels[0] for labels in results]
         alone = isinstance(inputs, Mapping) or (isinstance(inputs, str) and "top_k" in options)
         return results[0] if alone else results
 
-    def _labels(
-        self, row: np.ndarray, function: Callable[[np.ndarray], np.ndarray], chosen: dict[str, Any]
-    ) -> list[dict[str, Any]]:
-        scores = function(row)
-        if chosen["top_k"] is ...:
-            in_order = list(range(len(scores))) if chosen["return_all_scores"] else best(scores, 1)
+    def _labels(self, scores: np.ndarray, top_k: Any, *, every: bool) -> list[dict[str, Any]]:
+        if top_k is ...:
+            in_order = list(range(len(scores))) if every else best(scores, 1)
         else:
-            top_k = chosen["top_k"]
-            in_order = best(scores, len(scores) if top_k is None else integer("top_k", top_k, 1, 1 << 31))
+            in_order = best(scores, len(scores) if top_k is None else top_k)
         return [{"label": self.head.labels[i], "score": float(scores[i])} for i in in_order]

@@ -9,7 +9,7 @@ import numpy as np
 
 from tuili import _core
 from tuili.generation.checks import boolean
-from tuili.tasks.encoding import checked_str, room, together
+from tuili.tasks.encoding import Room, checked_str, room, together
 from tuili.tasks.pipeline import Pipeline, many
 
 TASK = "feature-extraction"
@@ -32,10 +32,14 @@ class Task(Pipeline):
     def prepare(self) -> None:
         self.tasks = self.model.task_model(TASK)
 
-    def answer(self, inputs: Any, **options: Any) -> Any:
-        chosen = self.options(options)
-        texts = [checked_str(text, "inputs") for text in many(inputs)]
+    def settings(self, chosen: dict[str, Any]) -> tuple[Room, bool]:
+        """The room, and return_tensors."""
         space = room(together(chosen, "tokenize_kwargs"), self.tasks.max_len)
+        return space, boolean("return_tensors", chosen["return_tensors"])
+
+    def answer(self, inputs: Any, **options: Any) -> Any:
+        space, as_arrays = self.settings(self.options(options))
+        texts = [checked_str(text, "inputs") for text in many(inputs)]
         encoded = self.tasks.encode_each([(text, None, space) for text in texts])
 
         def run(runner: _core.Runner, batch: list[int]) -> list[np.ndarray]:
@@ -44,6 +48,5 @@ class Task(Pipeline):
             return [one.hidden_states()[-1] for one in sequences]
 
         arrays = [states[None] for states in self.tasks.encoder.each([one.ids for one in encoded], run)]
-        as_arrays = boolean("return_tensors", chosen["return_tensors"])
         results: list[Any] = arrays if as_arrays else [states.tolist() for states in arrays]
         return results[0] if isinstance(inputs, str) else results

@@ -73,25 +73,39 @@ class Task(Pipeline):
         if self.model.kind != "decoder":
             refuse(TASK, self.model)
 
-    def answer(self, text_inputs: Any, **options: Any) -> Any:
-        chosen = settled(self.task, self.options(options), (*self.OPTIONS, "params"), self.model)
-        own = {name: chosen.pop(name) for name in self.OPTIONS}
-        own["return_tensors"], tidy = as_ids(own), cleaned(own)
+    def settings(self, chosen: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The task's own words, checked, and how the answer is made."""
+        rest = settled(self.task, chosen, (*self.OPTIONS, "params"), self.model)
+        own = {name: rest.pop(name) for name in self.OPTIONS}
+        for name in ("truncation", "return_full_text"):
+            if own[name] is not None:
+                boolean(name, own[name])
+        own["return_tensors"] = as_ids(own)
         if own["return_tensors"] and own["return_full_text"] is not None:
             raise InvalidParameterError(
                 "return_full_text: return_tensors gives no text", param="return_tensors"
             )
+        cleaned(own)
+        checked_str(own["prefix"], "prefix")
+        _rendering([{}], own)
+        if own["min_length"] is not None:  # counts the prompt, which is not known here
+            integer("min_length", own["min_length"], 0, MAX_INT)
+        from_options(rest.get("params"), _steered(rest, {**own, "min_length": None}, 0))
+        return own, rest
+
+    def answer(self, text_inputs: Any, **options: Any) -> Any:
+        own, chosen = self.settings(self.options(options))
+        tidy = cleaned(own)
         alone = isinstance(text_inputs, str) or is_chat(text_inputs)
         prompts = [text_inputs] if alone else many(text_inputs, "text_inputs")
         given = chosen.get("params")
-        cuts = own["truncation"] is True or chosen.get("truncate_prompt_tokens") is not None
+        cuts = own["truncation"] or chosen.get("truncate_prompt_tokens") is not None
         cuts = cuts or getattr(given, "truncate_prompt_tokens", None) is not None
         encoded = [self._encoded(prompt, own, cuts=cuts) for prompt in prompts]
         files = self.model.config["sampling_defaults"]
         usual = files.get("max_tokens", None if "max_length" in files else ANSWER_LEN)
         params = [_ending(from_options(given, _steered(chosen, own, len(ids))), usual) for ids in encoded]
-        truncation = boolean("truncation", own["truncation"])
-        outputs = self.model.generate(encoded, params, truncation=truncation) if encoded else []
+        outputs = self.model.generate(encoded, params, truncation=own["truncation"]) if encoded else []
         results = []
         for prompt, output in zip(prompts, outputs, strict=True):
             entries = [_result(prompt, output, one, tidy(one.text), own) for one in output.outputs]
@@ -112,7 +126,7 @@ class Task(Pipeline):
             if own[name] is not None:
                 invalid(name, "is for chats, not for texts")
         rendering(*(own[name] for name in WORDS))
-        text = checked_str(own["prefix"], "prefix") + checked_str(prompt, "text_inputs")
+        text = own["prefix"] + checked_str(prompt, "text_inputs")
         text = self.model.fitting(text, cuts=cuts)
         first = self.model.tokenizer.loaded.bos_id
         return self.model.tokenizer.encode(text) or ([] if first is None else [first])
@@ -180,7 +194,7 @@ def _result(
     if own["return_tensors"]:
         return {"generated_token_ids": [*output.prompt_token_ids, *one.token_ids]}
     full = own["return_full_text"]
-    if full is not None and not boolean("return_full_text", full):
+    if full is not None and not full:
         return {"generated_text": text}
     if isinstance(prompt, str):
         return {"generated_text": prompt + text}

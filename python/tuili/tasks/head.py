@@ -9,6 +9,7 @@ import numpy as np
 from tuili import _core
 from tuili.encoder import Encoder, Progress
 from tuili.errors import InvalidParameterError, ModelUnsupportedError, NumericError
+from tuili.loading.files import shown
 from tuili.loading.heads import AnswerRow, Head
 from tuili.tasks.encoding import Encoded, Room, encode
 from tuili.tokenization import Tokenizer
@@ -99,5 +100,5 @@ def last_row(row: AnswerRow, token_ids: Sequence[int]) -> int:
 def cannot(task: str, name: str, tasks: Sequence[str]) -> ModelUnsupportedError:
     """The error of a task that a model is not made for."""
     return ModelUnsupportedError(
-        f"{task}: {name} was not made for it; this model can do: {', '.join(tasks)}", code="task"
+        f"{shown(task)}: {name} was not made for it; this model can do: {', '.join(tasks)}", code="task"
     )

@@ -60,6 +60,7 @@ class Pipeline(ABC):
         self._defaults = self._given(defaults)
         self._n_ahead = _AHEAD if n_ahead is None else n_ahead
         self.prepare()
+        self.settings(self.options({}))
 
     def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
         for name, least in (("batch_size", 1), ("num_workers", 0)):
@@ -93,12 +94,19 @@ class Pipeline(ABC):
     def prepare(self) -> None:
         """raises  ModelUnsupportedError (task) for a model that cannot do the task"""
 
+    @abstractmethod
+    def settings(self, chosen: dict[str, Any]) -> Any:
+        """What all options of a call come to. `chosen` may be changed; a new pipeline's are checked so, too.
+
+        raises  InvalidParameterError for a value that cannot be
+        """
+
     def __call__(self, *args: Any, **options: Any) -> Any:
         """See the task's own description."""
         stream = _stream(args[0]) if args else None
         if stream is None:
             return self.answer(*args, **options)
-        self._given(dict(options))
+        self.settings(self.options(dict(options)))
         n_ahead = options.get("batch_size") or self._n_ahead
         return self._each(stream, n_ahead, *args[1:], **options)
 

@@ -77,12 +77,25 @@ class Task(Pipeline):
         self.tasks = self.model.task_model(TASK)
         self.tasks.head(TASK, "spans")
 
+    def settings(self, chosen: dict[str, Any]) -> dict[str, Any]:
+        """`chosen`, checked, with the window of this model where none is named."""
+        room({"padding": chosen["padding"]}, self.tasks.max_len)
+        most, length, stride = self.tasks.max_len, chosen["max_seq_len"], chosen["doc_stride"]
+        length = min(384, most) if length is None else integer("max_seq_len", length, 1, most)
+        stride = min(length // 2, 128) if stride is None else integer("doc_stride", stride, 0, length)
+        limits = {"top_k": 1 << 31, "max_answer_len": 1 << 16, "max_question_len": 1 << 31}
+        flags = ("truncation", "align_to_words", "handle_impossible_answer")
+        return {
+            "max_seq_len": length,
+            "doc_stride": stride,
+            **{name: integer(name, chosen[name], 1, limit) for name, limit in limits.items()},
+            **{name: boolean(name, chosen[name]) for name in flags},
+        }
+
     def answer(self, *inputs: Any, question: Any = None, context: Any = None, **options: Any) -> Any:
-        chosen = self.options(options)
+        chosen = self.settings(self.options(options))
         pairs, alone = _pairs(inputs, question, context)
-        limits = self._limits(chosen)
-        cuts = boolean("truncation", chosen["truncation"])
-        read = partial(self._windows, chosen, limits, cuts)
+        read = partial(self._windows, chosen)
         windows = self.tasks.tokenizer.each(read, pairs)
         flat = [window.encoded for one in windows for window in one]
         rows = [window.read for one in windows for window in one]
@@ -95,23 +108,13 @@ class Task(Pipeline):
             results.append(found[0] if len(found) == 1 else found)
         return results[0] if alone else results
 
-    def _limits(self, chosen: Mapping[str, Any]) -> tuple[int, int]:
-        """max_seq_len and doc_stride of a call."""
-        room({"padding": chosen["padding"]}, self.tasks.max_len)
-        most, length, stride = self.tasks.max_len, chosen["max_seq_len"], chosen["doc_stride"]
-        length = min(384, most) if length is None else integer("max_seq_len", length, 1, most)
-        if stride is None:
-            return length, min(length // 2, 128)
-        return length, integer("doc_stride", stride, 0, length)
-
-    def _windows(
-        self, chosen: Mapping[str, Any], limits: tuple[int, int], cuts: bool, question: str, document: str
-    ) -> list[Window]:
-        backend, (length, stride) = self.tasks.tokenizer.loaded.backend, limits
+    def _windows(self, chosen: Mapping[str, Any], question: str, document: str) -> list[Window]:
+        backend = self.tasks.tokenizer.loaded.backend
+        length, stride = chosen["max_seq_len"], chosen["doc_stride"]
         asked = encoding_of(backend, question)
-        most = integer("max_question_len", chosen["max_question_len"], 1, 1 << 31)
+        most = chosen["max_question_len"]
         cut = len(asked.ids) > most
-        if cut and not cuts:
+        if cut and not chosen["truncation"]:
             raise PromptTooLongError(
                 f"the question has {len(asked.ids)} tokens; max_question_len is {most}{CUTTING_HELPS}"
             )
@@ -145,9 +148,7 @@ class Task(Pipeline):
     def _answers(
         self, document: str, windows: list[tuple[Window, np.ndarray]], chosen: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        top_k = integer("top_k", chosen["top_k"], 1, 1 << 31)
-        longest = integer("max_answer_len", chosen["max_answer_len"], 1, 1 << 16)
-        aligned = boolean("align_to_words", chosen["align_to_words"])
+        top_k, longest, aligned = (chosen[name] for name in ("top_k", "max_answer_len", "align_to_words"))
         n_spans = 2 * top_k + 10 if aligned else top_k  # several spans of tokens may be the same words
         no_answer = 1_000_000.0
         by_text: dict[str, dict[str, Any]] = {}
@@ -162,7 +163,7 @@ class Task(Pipeline):
                 if texts[first] == texts[last] == 1:
                     _add(by_text, document, score, *window.place(first, last, aligned=aligned))
         found = list(by_text.values())
-        if boolean("handle_impossible_answer", chosen["handle_impossible_answer"]):
+        if chosen["handle_impossible_answer"]:
             found.append({"score": no_answer, "start": 0, "end": 0, "answer": ""})
         if not found:  # white space alone
             found.append({"score": 0.0, "start": 0, "end": 0, "answer": ""})

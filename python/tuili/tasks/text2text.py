@@ -75,16 +75,28 @@ class Task(Pipeline):
                 f"{self.task}: this model was made for {', '.join(self._directed)}", code="task"
             )
 
+    def settings(self, chosen: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The task's own words, checked, and how the answer is made."""
+        rest = settled(self.task, chosen, _OWN, self.model)
+        own = {name: rest.pop(name, None) for name in (*WORDS, "src_lang", "tgt_lang")}
+        as_ids(own)
+        cleaned(own)
+        for name in ("src_lang", "tgt_lang"):
+            if own[name] is not None:
+                checked_str(own[name], name)
+        if (start := rest.get("decoder_start_token_id")) is not None:
+            rest["decoder_start_token_id"] = integer("decoder_start_token_id", start, 0, MAX_INT)
+        own["truncation"] = boolean("truncation", rest.pop("truncation", False))
+        searching = _with_defaults(_lengths(dict(rest)), {})
+        params = searching.pop("params", None)
+        of_each(params, searching, len(params) if isinstance(params, list | tuple) else 1)
+        return own, rest
+
     def answer(self, inputs: Any, **options: Any) -> Any:
-        chosen = settled(self.task, self.options(options), _OWN, self.model)
-        cut = boolean("truncation", chosen.pop("truncation", False))
-        shown = {name: chosen.pop(name, None) for name in WORDS}
-        ids_wanted, tidy = as_ids(shown), cleaned(shown)
-        if (start := chosen.get("decoder_start_token_id")) is not None:
-            start = integer("decoder_start_token_id", start, 0, MAX_INT)
-        languages = [(name, chosen.pop(name, None)) for name in ("src_lang", "tgt_lang")]
-        named = [given if given is None else checked_str(given, name) for name, given in languages]
-        direction, task = self._direction(named[0], named[1], start)
+        own, chosen = self.settings(self.options(options))
+        cut, ids_wanted, tidy = own["truncation"], as_ids(own), cleaned(own)
+        start = chosen.get("decoder_start_token_id")
+        direction, task = self._direction(own["src_lang"], own["tgt_lang"], start)
         usual = {**self._tasks.get("", {}), **self._tasks.get(task, {})}
         prefix = str(usual.get("prefix", ""))
         texts = [checked_str(text, "inputs") for text in many(inputs)]

@@ -76,15 +76,31 @@ class Task(Pipeline):
         self._joins_word_pieces = isinstance(decoder, decoders.WordPiece) and decoder.prefix == "##"
         self._has_word_pieces = bool(getattr(backend.model, "continuing_subword_prefix", None))
 
-    def answer(self, inputs: Any, **options: Any) -> Any:
-        chosen = self.options(options)
-        strategy = chosen["aggregation_strategy"] = _strategy(chosen)
-        ignored = chosen["ignore_labels"]
+    def settings(self, chosen: dict[str, Any]) -> dict[str, Any]:
+        """`chosen`, checked, with the strategy that older flags name."""
+        strategy = _strategy(chosen)
+        ignored, stride = chosen["ignore_labels"], chosen["stride"]
         if not isinstance(ignored, list | tuple) or not all(isinstance(label, str) for label in ignored):
-            invalid("ignore_labels", "must be a list of str")
-        split = boolean("is_split_into_words", chosen["is_split_into_words"])
-        sentences = [_words(words) for words in _lists(inputs)] if split else many(inputs)
+            invalid("ignore_labels", f"must be a list of str, not {described(ignored)}")
+        if stride is not None:
+            stride = integer("stride", stride, 0, self._room() - 1)
+        flags = {name: boolean(name, chosen[name]) for name in ("is_split_into_words", "truncation")}
         delimiter = clean_text(checked_str(chosen["delimiter"], "delimiter"))
+        found = {"aggregation_strategy": strategy, "stride": stride, "delimiter": delimiter, **flags}
+        return {**chosen, **found}
+
+    def _room(self) -> int:
+        """Tokens of a text that one input holds."""
+        special = call(self.tasks.tokenizer.loaded.backend.num_special_tokens_to_add, False)
+        return self.tasks.max_len - int(special)
+
+    def answer(self, inputs: Any, **options: Any) -> Any:
+        chosen = self.settings(self.options(options))
+        strategy, ignored = chosen["aggregation_strategy"], chosen["ignore_labels"]
+        split, delimiter = chosen["is_split_into_words"], chosen["delimiter"]
+        if chosen["stride"] is not None and strategy == "none":
+            invalid("stride", "needs an aggregation_strategy")
+        sentences = [_words(words) for words in _lists(inputs)] if split else many(inputs)
         texts = [
             clean_text(delimiter.join(one) if split else checked_str(one, "inputs")) for one in sentences
         ]
@@ -109,7 +125,7 @@ class Task(Pipeline):
         return results[0] if isinstance(inputs, str) else results
 
     def elements(self, inputs: list[Any], *args: Any, **options: Any) -> list[Any]:
-        split = self.options(dict(options))["is_split_into_words"] is True
+        split = self.options(dict(options))["is_split_into_words"]
         for one in inputs:
             if split and not isinstance(one, list | tuple):  # all of them would be the words of one text
                 invalid("inputs", f"must be lists of words, not {described(one)}")
@@ -136,17 +152,10 @@ class Task(Pipeline):
         self, encoding: Encoding, starts: list[int] | None, chosen: Mapping[str, Any]
     ) -> list[Encoded]:
         """A text in as few inputs as it takes: one, unless a stride allows more."""
-        backend = self.tasks.tokenizer.loaded.backend
-        room = self.tasks.max_len - call(backend.num_special_tokens_to_add, False)
-        truncation = boolean("truncation", chosen["truncation"])
-        stride = chosen["stride"]
-        if stride is not None:
-            stride = integer("stride", stride, 0, room - 1)
-            if chosen["aggregation_strategy"] == "none":
-                invalid("stride", "needs an aggregation_strategy")
+        room, stride = self._room(), chosen["stride"]
         n_tokens, parts, cut = len(encoding.ids), [encoding], False
         if n_tokens > room:
-            if stride is None and not truncation:
+            if stride is None and not chosen["truncation"]:
                 raise too_long(n_tokens + self.tasks.max_len - room, self.tasks.max_len)
             call(encoding.truncate, room, stride or 0)
             cut, parts = stride is None, [encoding] if stride is None else [encoding, *encoding.overflowing]

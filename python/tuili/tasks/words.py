@@ -13,7 +13,7 @@ from tuili.generation.checks import described, integer, invalid
 from tuili.loading.files import shown
 from tuili.loading.tokenizer_calls import call
 from tuili.tasks.answers import clean
-from tuili.tasks.encoding import Encoded, checked_str, room, together
+from tuili.tasks.encoding import Encoded, Room, checked_str, room, together
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.scores import best, softmax
 from tuili.tokenization import clean_text
@@ -49,12 +49,15 @@ class Task(Pipeline):
         self._mask_id, self._pad_id = loaded.mask_id, loaded.pad_id
         self.mask_token = self.tasks.tokenizer.mask_token
 
-    def answer(self, inputs: Any, **options: Any) -> Any:
-        chosen = self.options(options)
-        texts = [checked_str(text, "inputs") for text in many(inputs)]
-        targets = self._targets(chosen["targets"])
+    def settings(self, chosen: dict[str, Any]) -> tuple[list[int] | None, int, Room]:
+        """The targets' ids, top_k, and the room."""
         top_k = integer("top_k", chosen["top_k"], 1, 1 << 31)
         space = room(together(chosen, "tokenizer_kwargs"), self.tasks.max_len)
+        return self._targets(chosen["targets"]), top_k, space
+
+    def answer(self, inputs: Any, **options: Any) -> Any:
+        targets, top_k, space = self.settings(self.options(options))
+        texts = [checked_str(text, "inputs") for text in many(inputs)]
         encoded = self.tasks.encode_each([(text, None, space) for text in texts])
         masks = [[i for i, token in enumerate(one.ids) if token == self._mask_id] for one in encoded]
         for i, found in enumerate(masks):

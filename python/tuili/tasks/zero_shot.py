@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tuili.generation.checks import boolean, described, invalid
-from tuili.tasks.encoding import checked_str, room
+from tuili.tasks.encoding import Room, checked_str, room
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.scores import best, softmax
 
@@ -38,16 +38,27 @@ class Task(Pipeline):
             refuse(TASK, self.model)
         self._entailment = head.entailment or 0
 
+    def settings(self, chosen: dict[str, Any]) -> tuple[str, bool, Room]:
+        """The template, multi_label, and the room."""
+        if chosen["candidate_labels"] is not None:
+            _labels(chosen["candidate_labels"])
+        template, cut = chosen["hypothesis_template"], chosen["truncation"]
+        if not isinstance(template, str) or "{}" not in template:
+            given = "a str without" if isinstance(template, str) else described(template)
+            invalid("hypothesis_template", f"must be a str with {{}} where the label goes, not {given}")
+        space = room({"truncation": "only_first" if cut is True else cut}, self.tasks.max_len)
+        return template, boolean("multi_label", chosen["multi_label"]), space
+
     def answer(self, sequences: Any, candidate_labels: Any = None, **options: Any) -> Any:
         if candidate_labels is not None:
             options["candidate_labels"] = candidate_labels
-        chosen = self.options(options)
+        template, alone, space = self.settings(chosen := self.options(options))
         texts = [checked_str(text, "sequences") for text in many(sequences, "sequences")]
         labels = _labels(chosen["candidate_labels"])
-        hypotheses = _hypotheses(chosen["hypothesis_template"], labels)
-        alone = boolean("multi_label", chosen["multi_label"]) or len(labels) == 1
-        cut = "only_first" if chosen["truncation"] is True else chosen["truncation"]
-        space = room({"truncation": cut}, self.tasks.max_len)
+        hypotheses = [
+            template.replace("{}", label) for label in labels
+        ]  # str.format would look up attributes
+        alone = alone or len(labels) == 1
         inputs = self.tasks.encode_each([(text, pair, space) for text in texts for pair in hypotheses])
         rows = np.concatenate(self.tasks.answers(inputs)) if inputs else np.empty((0, 2), np.float32)
         results = []
@@ -77,10 +88,3 @@ def _labels(given: object) -> list[str]:
     if not all(isinstance(label, str) for label in labels) or not any(labels):
         invalid("candidate_labels", f"must be one or more labels, not {described(given)}")
     return [label for label in labels if label]
-
-
-def _hypotheses(template: object, labels: list[str]) -> list[str]:
-    """`template` with each label in its place, "{}" alone: str.format would look up attributes."""
-    if not isinstance(template, str) or "{}" not in template:
-        invalid("hypothesis_template", "must be a str with {} where the label goes")
-    return [template.replace("{}", label) for label in labels]
