@@ -45,7 +45,6 @@ def latent_decoder(
     **settings: Any,
 ) -> ModelSpec:
     """One whose keys and values are made from small vectors, with these experts in its layers."""
-    config.values = {**config.values, "num_key_value_heads": None, "head_dim": None}
     latent = LatentSpec(
         kv_rank=config.integer("kv_lora_rank", 1, MAX_MODEL),
         query_rank=config.integer("q_lora_rank", 1, MAX_MODEL, None) or 0,
@@ -54,6 +53,7 @@ def latent_decoder(
         value_dim=config.integer("v_head_dim", 1, MAX_HEAD_DIM),
     )
     d_key = latent.nope_dim + latent.rope_dim
+    config.values = {**config.values, "num_key_value_heads": None, "head_dim": d_key}
     size = sizes(config)._replace(head_dim=max(d_key, latent.value_dim))
     scaling = rope_section(config)
     theta_in = scaling if scaling is not None and "rope_theta" in scaling else config
