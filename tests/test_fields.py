@@ -101,3 +101,10 @@ def test_the_end_that_a_class_writes_down_ends_nothing_in_a_smaller_vocabulary(k
     config = Config({"model_type": kind, "eos_token_id": end}, "config.json")
     assert eos_token_ids(None, config, end) is None
     assert eos_token_ids(None, config, end + 1) == (end,)
+
+
+def test_what_is_null_is_not_what_is_missing() -> None:
+    """In transformers as here."""
+    assert not spec_of("YoutuForCausalLM", rope_interleave=None).ropes[0].interleaved
+    spec = spec_of("Glm4MoeForCausalLM", partial_rotary_factor=None)
+    assert 2 * len(spec.ropes[0].inv_freq) == spec.layers[0].head_dim

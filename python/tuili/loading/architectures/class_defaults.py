@@ -348,5 +348,5 @@ def first_names(settings: Mapping[str, Any], second_names: Mapping[str, str]) ->
 def usual_of(name: str) -> Mapping[str, int]:
     """The settings that the class of the architecture `name` fills in."""
     name = name.replace("DoubleHeadsModel", "LMHeadModel")
-    encoder = re.sub(r"(For[A-Z]\w*|Model|(Context|Question)Encoder)$", "", name)
+    encoder = re.sub(r"(For[A-Z]\w*|(LMHead)?Model|(Context|Question)Encoder)$", "", name)
     return CLASS_DEFAULTS.get(name) or CLASS_DEFAULTS.get(encoder, {})

@@ -13,7 +13,7 @@ from tuili.loading.config import MAX_LAYERS, Config
 def spec(config: Config) -> ModelSpec:
     """Glm4MoeLiteForCausalLM, YoutuForCausalLM."""
     n_layers = config.integer("num_hidden_layers", 1, MAX_LAYERS)
-    interleaved = config.flag("rope_interleave", True)
+    interleaved = config.switch("rope_interleave", True)
     if config.values["architectures"] == ["YoutuForCausalLM"]:
         return latent_decoder(config, [None] * n_layers, interleaved=interleaved, tied=True)
     config.values = {**config.values, "first_k_dense_replace": 1}  # which the class does not read
