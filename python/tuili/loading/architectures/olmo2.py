@@ -60,6 +60,11 @@ def spec(config: Config) -> ModelSpec:
             rope_of_kind(config, size, LOCAL, 500_000.0, "no such key", scaled=False),
         ]
         ropes, limit = [rotation for rotation, _ in both], min(limit for _, limit in both)
+        theta = config.values.get("rope_theta")
+        if "rope_parameters" not in config and theta not in (None, 500_000.0):
+            config.warn(
+                f"rope_theta is {theta}, which has no effect on layers with windows, as in transformers"
+            )
     else:
         kinds, length = [GLOBAL] * size.n_layers, 0
         rotation, limit = rope(config, size)
