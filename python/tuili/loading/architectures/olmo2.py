@@ -62,9 +62,7 @@ def spec(config: Config) -> ModelSpec:
         ropes, limit = [rotation for rotation, _ in both], min(limit for _, limit in both)
         theta = config.values.get("rope_theta")
         if "rope_parameters" not in config and theta not in (None, 500_000.0):
-            config.warn(
-                f"rope_theta is {theta}, which has no effect on layers with windows, as in transformers"
-            )
+            config.warn(f"rope_theta is {theta}, and layers with windows have 500000, as in transformers")
     else:
         kinds, length = [GLOBAL] * size.n_layers, 0
         rotation, limit = rope(config, size)
