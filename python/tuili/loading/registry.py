@@ -185,6 +185,7 @@ GGUF_ARCHITECTURES = {
     "gemma3": "gemma",
     "smollm3": "smollm3",
     "arcee": "arcee",
+    "apertus": "apertus",
     "nemotron": "nemotron",
     "seed_oss": "seed_oss",
     "hunyuan-dense": "hunyuan",
