@@ -31,6 +31,20 @@ def _apertus(writer: gguf.GGUFWriter, config: Values) -> None:
         writer.add_tensor("rope_freqs.weight", np.array(config["divisors"], np.float32))
 
 
+def _afmoe(writer: gguf.GGUFWriter, config: Values) -> None:
+    writer.add_sliding_window(config["sliding_window"])
+    writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    writer.add_expert_shared_count(config.get("num_shared_experts", 2))
+    writer.add_expert_weights_scale(config.get("route_scale", 1.0))
+    writer.add_expert_weights_norm(True)
+    writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    writer.add_leading_dense_block_count(config.get("num_dense_layers", 1))
+
+
+def _named_bias(tensors: Tensors, config: Values) -> Tensors:
+    return {name.replace("expert_bias", "expert_bias.bias"): x for name, x in tensors.items()}
+
+
 def _without_activation(tensors: Tensors, config: Values) -> Tensors:
     return {name: x for name, x in tensors.items() if "act_fn" not in name}
 
@@ -106,6 +120,8 @@ def _exaone4(writer: gguf.GGUFWriter, config: Values) -> None:
 
 
 A = gguf.MODEL_ARCH
+_SCALED: Values = {"mup_enabled": True, "num_hidden_layers": 5}
+_SCALED |= {"leave_out": r"experts\.(gate_up|down)_proj$|mlp\.gate\.weight"}
 _TURNS = {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "rope_theta": 5e5}
 _WINDOWS = {"num_hidden_layers": 64, "layer_types": (["sliding_attention"] * 3 + ["full_attention"]) * 16}
 KIN = [
@@ -120,6 +136,13 @@ KIN = [
     Family("ArceeForCausalLM", A.ARCEE, ({}, _TIED), turned=True),
     Family(
         "ApertusForCausalLM", A.APERTUS, (_TURNS, _TURNS | _TIED), _apertus, _without_activation, {1: "tied"}
+    ),
+    Family(
+        "AfmoeForCausalLM",
+        A.AFMOE,
+        (_SCALED, _SCALED | _TIED | {"route_scale": 2.5, "num_shared_experts": 1, "num_dense_layers": 2}),
+        _afmoe,
+        _named_bias,
     ),
     Family("NemotronForCausalLM", A.NEMOTRON, ({}, {"num_key_value_heads": 4}), _parted, _raised),
     Family("SeedOssForCausalLM", A.SEED_OSS, ({}, {"attention_bias": False}), alone={1: "no biases"}),

@@ -186,6 +186,7 @@ GGUF_ARCHITECTURES = {
     "smollm3": "smollm3",
     "arcee": "arcee",
     "apertus": "apertus",
+    "afmoe": "afmoe",
     "nemotron": "nemotron",
     "seed_oss": "seed_oss",
     "hunyuan-dense": "hunyuan",
