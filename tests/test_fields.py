@@ -40,6 +40,8 @@ def spec_of(architecture: str, **changes: Any) -> ModelSpec:
         ("LlamaForCausalLM", {"attention_chunk_size": 4}),
         ("BertModel", {"is_causal": True}),
         ("T5EncoderModel", {"is_causal": True}),
+        ("DeepseekV3ForCausalLM", {"head_dim": 1}),
+        ("YoutuForCausalLM", {"head_dim": 4}),
         ("IQuestCoderForCausalLM", {"clip_qkv": 8.0}),
         ("IQuestCoderForCausalLM", {"use_sliding_window": True}),
         ("T5ForConditionalGeneration", {"is_causal": False}),
