@@ -58,7 +58,7 @@ BERT and its kin write where `is_decoder` is true: without it transformers lets 
 which is an error here, as is `add_cross_attention`. RoBERTa and its kin count positions from `pad_token_id`
 + 1 on, as transformers' `forward` does; its `generate` (5.24) hands them 0, 1, 2, …: its texts may differ.
 A padding token in a prompt has the padding's row and is not counted, as in `forward` of a whole text.
-Youtu keeps the row of its `pad_token_id`, which transformers 5.24 empties while it loads a tied head.
+Youtu keeps the row of its `pad_token_id`, which transformers 5.24 empties while it loads a folder.
 
 Of models that also see images the decoder is read, and nothing else, with a warning that says so: Gemma3,
 Llava, LlavaNext, LlavaOnevision, VipLlava, Mistral3, InternVL, Idefics3 and SmolVLM with
