@@ -110,3 +110,5 @@ def test_what_is_null_is_not_what_is_missing() -> None:
     assert not spec_of("YoutuForCausalLM", rope_interleave=None).ropes[0].interleaved
     spec = spec_of("Glm4MoeForCausalLM", partial_rotary_factor=None)
     assert 2 * len(spec.ropes[0].inv_freq) == spec.layers[0].head_dim
+    (layer, *_) = spec_of("FalconForCausalLM", parallel_attn=None, multi_query=None).layers
+    assert layer.norm_placement == "pre" and layer.n_kv_heads == layer.n_heads
