@@ -112,3 +112,10 @@ def test_what_is_null_is_not_what_is_missing() -> None:
     assert 2 * len(spec.ropes[0].inv_freq) == spec.layers[0].head_dim
     (layer, *_) = spec_of("FalconForCausalLM", parallel_attn=None, multi_query=None).layers
     assert layer.norm_placement == "pre" and layer.n_kv_heads == layer.n_heads
+
+
+@pytest.mark.parametrize("architecture", ["GPTJForCausalLM", "CodeGenForCausalLM"])
+def test_gpt_j_turns_by_10000(architecture: str) -> None:
+    """Whatever `rope_theta` says, as in transformers."""
+    one, other = (spec_of(architecture, **changes).ropes[0] for changes in ({}, {"rope_theta": 50.0}))
+    assert one.inv_freq == other.inv_freq
