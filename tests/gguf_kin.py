@@ -5,6 +5,7 @@ from __future__ import annotations
 import gguf
 import numpy as np
 
+from architecture_files import values
 from gguf_family import Family, Tensors, Values
 
 _TIED = {"tie_word_embeddings": True}
@@ -16,6 +17,36 @@ _GROUPS = {"n_group": 4, "topk_group": 2, "n_routed_experts": 8, "num_experts_pe
 def _raised(tensors: Tensors, config: Values) -> Tensors:
     """Nemotron's gains, to which 1 is added."""
     return {name: x + np.float32(1) if name.endswith("norm.weight") else x for name, x in tensors.items()}
+
+
+def _apertus(writer: gguf.GGUFWriter, config: Values) -> None:
+    """The numbers of its activation, which lie among the tensors."""
+    layers = range(config["num_hidden_layers"])
+    at = "model.layers.{}.mlp.act_fn.{}"
+    for part, add in (("alpha_p", writer.add_xielu_alpha_p), ("alpha_n", writer.add_xielu_alpha_n)):
+        add([float(values(at.format(i, part), (1,))[0]) for i in layers])
+    writer.add_xielu_beta([0.5 for _ in layers])
+    writer.add_xielu_eps([-1e-6 for _ in layers])
+    if "divisors" in config:
+        writer.add_tensor("rope_freqs.weight", np.array(config["divisors"], np.float32))
+
+
+def _afmoe(writer: gguf.GGUFWriter, config: Values) -> None:
+    writer.add_sliding_window(config["sliding_window"])
+    writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    writer.add_expert_shared_count(config.get("num_shared_experts", 2))
+    writer.add_expert_weights_scale(config.get("route_scale", 1.0))
+    writer.add_expert_weights_norm(True)
+    writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    writer.add_leading_dense_block_count(config.get("num_dense_layers", 1))
+
+
+def _named_bias(tensors: Tensors, config: Values) -> Tensors:
+    return {name.replace("expert_bias", "expert_bias.bias"): x for name, x in tensors.items()}
+
+
+def _without_activation(tensors: Tensors, config: Values) -> Tensors:
+    return {name: x for name, x in tensors.items() if "act_fn" not in name}
 
 
 def _parted(writer: gguf.GGUFWriter, config: Values) -> None:
@@ -89,6 +120,9 @@ def _exaone4(writer: gguf.GGUFWriter, config: Values) -> None:
 
 
 A = gguf.MODEL_ARCH
+_SCALED: Values = {"mup_enabled": True, "num_hidden_layers": 5}
+_SCALED |= {"leave_out": r"experts\.(gate_up|down)_proj$|mlp\.gate\.weight"}
+_TURNS = {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "rope_theta": 5e5}
 _WINDOWS = {"num_hidden_layers": 64, "layer_types": (["sliding_attention"] * 3 + ["full_attention"]) * 16}
 KIN = [
     Family("GPTBigCodeForCausalLM", A.STARCODER),
@@ -100,6 +134,16 @@ KIN = [
         _exaone4,
     ),
     Family("ArceeForCausalLM", A.ARCEE, ({}, _TIED), turned=True),
+    Family(
+        "ApertusForCausalLM", A.APERTUS, (_TURNS, _TURNS | _TIED), _apertus, _without_activation, {1: "tied"}
+    ),
+    Family(
+        "AfmoeForCausalLM",
+        A.AFMOE,
+        (_SCALED, _SCALED | _TIED | {"route_scale": 2.5, "num_shared_experts": 1, "num_dense_layers": 2}),
+        _afmoe,
+        _named_bias,
+    ),
     Family("NemotronForCausalLM", A.NEMOTRON, ({}, {"num_key_value_heads": 4}), _parted, _raised),
     Family("SeedOssForCausalLM", A.SEED_OSS, ({}, {"attention_bias": False}), alone={1: "no biases"}),
     Family("HunYuanDenseV1ForCausalLM", A.HUNYUAN_DENSE, ({}, _TIED), _hunyuan),

@@ -45,7 +45,7 @@ def cases(verified: str) -> list[Case]:
 def test_logits_are_those_of_transformers(case: Case, goldens: dict[str, np.ndarray], tmp_path: Path) -> None:
     ids = np.array(token_ids(), np.int32)
     plan = plan_model(write(case, tmp_path), compute="float32", max_model_len=len(ids))
-    assert not plan.warnings
+    assert all("rope_theta is" in text for text in plan.warnings)  # of OLMo 3
     model = load(plan).model
     wanted, spread = goldens[case.name][:, :-1], goldens[case.name][:, -1:]
     for how in (How(), How(chunk=1)):

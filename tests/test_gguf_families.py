@@ -98,7 +98,7 @@ def test_a_short_header_knows_what_the_file_holds(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "MixtralForCausalLM"])
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "MixtralForCausalLM", "ApertusForCausalLM"])
 def test_divisors_of_frequencies_count(architecture: str, tmp_path: Path) -> None:
     """Llama 3's scaling, as files have it; models of several experts are made of Llamas, too."""
     family = next(family for family in FAMILIES if family.architecture == architecture)

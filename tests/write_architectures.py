@@ -27,6 +27,8 @@ A key of a file that would change the result, and that models of its kind do not
 Keys and values are float16 by default, which decides near ties: of 400 greedy texts of 24 tokens of the tiny
 Llama, with `encoder_repetition_penalty` from 0.5 to 2, 8 part from transformers' in float32, where two logits
 are less than 0.0005 apart; with `kv_cache_dtype="float32"` none does.
+A text ends with `eos_token_id` of generation_config.json, or without one with config.json's, or with the
+tokenizer's own; where there is a generation_config.json without one, transformers ends it with none.
 YaRN follows the folder: its betas count in every file, and GPT-OSS's rounds nothing; llama.cpp differs.
 
 Folders may hold GPTQ (2, 4 and 8 bits, versions 1 and 2, any groups, act-order), AWQ (GEMM) or, for GPT-OSS,
@@ -56,6 +58,7 @@ BERT and its kin write where `is_decoder` is true: without it transformers lets 
 which is an error here, as is `add_cross_attention`. RoBERTa and its kin count positions from `pad_token_id`
 + 1 on, as transformers' `forward` does; its `generate` (5.24) hands them 0, 1, 2, …: its texts may differ.
 A padding token in a prompt has the padding's row and is not counted, as in `forward` of a whole text.
+Youtu keeps the row of its `pad_token_id`, which transformers 5.24 empties while it loads a folder.
 
 Of models that also see images the decoder is read, and nothing else, with a warning that says so: Gemma3,
 Llava, LlavaNext, LlavaOnevision, VipLlava, Mistral3, InternVL, Idefics3 and SmolVLM with

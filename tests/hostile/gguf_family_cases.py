@@ -91,4 +91,28 @@ def families() -> Iterator[Case]:
     yield case("t5 begins beyond its words", of("t5", **beyond), F, "config_value")
 
 
-CASES = list(families())
+def afmoe() -> Iterator[Case]:
+    """Experts that are not weighed as its class weighs them, and no length of windows."""
+    sizes = {"expert_count": 4, "expert_used_count": 2, "expert_feed_forward_length": 16}
+    experts = {key: (U32, number) for key, number in sizes.items()}
+    yield Case("GG-25", "afmoe of sums", of("afmoe", **experts), U, "config_unsupported")
+    normal = experts | {"expert_weights_norm": (BOOL, True)}
+    yield Case("GG-25", "afmoe without windows", of("afmoe", **normal), F, "key_missing")
+
+
+def apertus() -> Iterator[Case]:
+    """The numbers of its activation, in arrays."""
+    yield Case("GG-25", "apertus without its numbers", of("apertus"), F, "key_missing")
+    n = GGUF_KEYS["llama.block_count"][1]
+    keys = {key.replace("llama.", "apertus."): entry for key, entry in GGUF_KEYS.items()}
+    keys |= {"general.architecture": (STRING, "apertus")}
+    for part, number, error, code in (
+        ("alpha_n", float("nan"), F, "config_value"),
+        ("eps", 1.0, U, "config_unsupported"),
+    ):
+        learned = {"alpha_p": 0.5, "alpha_n": 0.5, "beta": 0.5, "eps": -1e-6, part: number}
+        arrays = {f"xielu.{key}": (ARRAY, (F32, [x] * n)) for key, x in learned.items()}
+        yield Case("GG-25", f"apertus of {part} {number}", gguf(gguf_file(keys | arrays)), error, code)
+
+
+CASES = [*families(), *afmoe(), *apertus()]

@@ -34,7 +34,8 @@ class Config:
     is an error. `defaults` collects the defaults taken, for `llm.config`. `names` says how the file itself
     spells a key, for error messages (GGUF). `head` is the kind of the model's task head (heads.py), `tensors`
     the names of what the files hold, `max_model_len` the longest text that was asked for; `longrope` becomes
-    which of its factors count (rope.py), `warnings` what settings have no effect.
+    which of its factors count (rope.py), `asked` the keys that were asked for, `warnings` what settings
+    have no effect.
     raises  ModelFormatError (config_key, config_type, config_value) naming file, key and value
     """
 
@@ -47,6 +48,7 @@ class Config:
         self.tensors: Collection[str] = ()
         self.max_model_len: int | None = None
         self.longrope: str | None = None
+        self.asked: set[str] = set()
         self.warnings: list[str] = []
 
     def __contains__(self, key: str) -> bool:
@@ -59,6 +61,7 @@ class Config:
         self.defaults.update(missing)
 
     def _get(self, key: str, default: Any) -> Any:
+        self.asked.add(key)
         value = self.values.get(key)
         if value is None:
             if default is _REQUIRED:

@@ -176,7 +176,7 @@ def plan_model(
     find_head(source, warnings)
     find_tied(source, warnings)
     head = heads.describe(source.config, source.module)
-    spec: ModelSpec = source.module.spec(source.config)
+    spec = _spec_of(source)
     tensors, ignored = plan_tensors(source, spec, dtype, compute, quantization, warnings)
     weight_bytes = sum(tensor.n_bytes for tensor in tensors)
     largest = max(tensor.place.read_bytes + tensor.n_bytes for tensor in tensors)
@@ -199,6 +199,18 @@ def plan_model(
     for warning in warnings:
         logger.warning("%s", warning)
     return plan
+
+
+def _spec_of(source: ModelSource) -> ModelSpec:
+    """The source's, with a warning that a window has no effect where its architecture knows of none:
+    transformers reads a whole prompt without it there, too, though it keeps no more than the window of it."""
+    config = source.config
+    spec: ModelSpec = source.module.spec(config)
+    asked = not config.asked.isdisjoint(("sliding_window", "use_sliding_window"))
+    if source.kind == "folder" and "sliding_window" in config and not asked:
+        given = shown(config.values["sliding_window"])
+        config.warn(f"sliding_window is {given}, which has no effect: models of this kind have no windows")
+    return spec
 
 
 def _check_depth(source: ModelSource) -> None:

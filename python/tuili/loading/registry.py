@@ -185,6 +185,8 @@ GGUF_ARCHITECTURES = {
     "gemma3": "gemma",
     "smollm3": "smollm3",
     "arcee": "arcee",
+    "apertus": "apertus",
+    "afmoe": "afmoe",
     "nemotron": "nemotron",
     "seed_oss": "seed_oss",
     "hunyuan-dense": "hunyuan",

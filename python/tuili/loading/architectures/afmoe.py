@@ -21,6 +21,9 @@ from tuili.loading.architectures import (
     sizes,
     window,
 )
+from tuili.loading.architectures.afmoe_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
+from tuili.loading.architectures.afmoe_gguf import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
+from tuili.loading.architectures.afmoe_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.config import MAX_INNER, MAX_LAYERS, Config
 
 _LAYER, _MLP = "model.layers.{i}", "model.layers.{i}.mlp"

@@ -14,8 +14,12 @@ from tuili.loading.architectures import (
     sizes,
     without,
 )
+from tuili.loading.architectures.apertus_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
+from tuili.loading.architectures.apertus_gguf import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
+from tuili.loading.architectures.apertus_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.architectures.apertus_xielu import derive as derive
 from tuili.loading.architectures.apertus_xielu import is_learned, xielu
+from tuili.loading.architectures.llama import divided
 from tuili.loading.config import Config
 
 TENSOR_NAMES = (
@@ -54,4 +58,5 @@ def spec(config: Config) -> ModelSpec:
         )
         for i in range(size.n_layers)
     ]
-    return decoder(config, size, layers, [rotation], usual_eps=1e-5, max_positions=limit)
+    rotations = [divided(rotation, config)]
+    return decoder(config, size, layers, rotations, usual_eps=1e-5, max_positions=limit)

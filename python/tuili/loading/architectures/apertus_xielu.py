@@ -11,7 +11,7 @@ from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
 from tuili.loading.weights import to_float32
 
-_PARTS = ("alpha_p", "alpha_n", "beta")
+PARTS = ("alpha_p", "alpha_n", "beta")
 
 
 def is_learned(config: Config) -> bool:
@@ -25,7 +25,7 @@ def derive(checkpoint: Checkpoint, config: Config) -> None:
         layers = range(sizes(config).n_layers)
         for i in layers:
             _check_eps(checkpoint, i)
-        found = [[_number(checkpoint, i, part) for part in _PARTS] for i in layers]
+        found = [[_number(checkpoint, i, part) for part in PARTS] for i in layers]
         config.values = {**config.values, "xielu": found}
 
 
@@ -33,11 +33,7 @@ def _check_eps(checkpoint: Checkpoint, layer: int) -> None:
     """transformers computes e^x - 1 of min(x, eps): of x for an eps near 0, as all files have it."""
     name = f"layers.{layer}.mlp.act_fn.eps"
     if name in checkpoint.tensors or f"model.{name}" in checkpoint.tensors:
-        eps = _number(checkpoint, layer, "eps")
-        if not -1e-5 < eps <= 0:
-            raise ModelUnsupportedError(
-                f"tensor 'model.{name}' holds {eps}, not -1e-6", code="config_unsupported"
-            )
+        checked_eps(_number(checkpoint, layer, "eps"), f"tensor 'model.{name}'")
 
 
 def _number(checkpoint: Checkpoint, layer: int, part: str) -> float:
@@ -53,9 +49,20 @@ def _number(checkpoint: Checkpoint, layer: int, part: str) -> float:
         )
     with checkpoint:
         value = float(to_float32(checkpoint.read(stored.name), stored.format)[0])
+    return checked_factor(value, f"tensor '{stored.name}'")
+
+
+def checked_factor(value: float, where: str) -> float:
+    """raises  ModelFormatError (config_value)"""
     if not abs(value) < 1e4:  # nor is it not a number
-        raise ModelFormatError(f"tensor '{stored.name}' holds {value}, not a factor", code="config_value")
+        raise ModelFormatError(f"{where} holds {value}, not a factor", code="config_value")
     return value
+
+
+def checked_eps(eps: float, where: str) -> None:
+    """raises  ModelUnsupportedError (config_unsupported), for what transformers computes otherwise"""
+    if not -1e-5 < eps <= 0:
+        raise ModelUnsupportedError(f"{where} holds {eps}, not -1e-6", code="config_unsupported")
 
 
 def xielu(config: Config, layer: int) -> Xielu:

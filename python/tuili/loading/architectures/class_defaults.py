@@ -244,7 +244,6 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
             *("Bert", "DPR", "Ernie", "MegatronBert", "Electra", "Albert", "MPNet", "DebertaV2"),
             *(
                 "Deberta",
-                "XLMRobertaXL",
                 "RemBert",
                 "Roberta",
                 "XLMRoberta",
@@ -254,6 +253,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
             ),
         )
     },
+    "XLMRobertaXL": {"max_position_embeddings": 512, "type_vocab_size": 1},
     "BigBird": {"max_position_embeddings": 4096},
     "Gte": {"max_position_embeddings": 8192},
     "RoFormer": {"max_position_embeddings": 1536},
@@ -264,7 +264,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
 
 # The ids that end a text, by `model_type`; transformers writes them down whatever the size of the vocabulary.
 EOS_OF_CLASS: Mapping[str, Sequence[int]] = {
-    **dict.fromkeys(("gpt2", "gptj", "gpt_neo", "gpt_bigcode", "starcoder2", "codegen"), (50256,)),
+    **dict.fromkeys(("gpt2", "gpt-sw3", "gptj", "gpt_neo", "gpt_bigcode", "starcoder2", "codegen"), (50256,)),
     **dict.fromkeys(("olmo", "olmo2", "olmo3", "olmoe"), (50279,)),
     **dict.fromkeys(("cohere", "cohere2", "cohere2_moe"), (255001,)),
     **dict.fromkeys(("glm", "glm4"), (151329, 151336, 151338)),
@@ -276,7 +276,8 @@ EOS_OF_CLASS: Mapping[str, Sequence[int]] = {
     "cwm": (128001, 128008, 128009),
     "jais2": (150024,),
     "minimax_m2": (200020,),
-    "flex_olmo": (100257,),
+    **dict.fromkeys(("flex_olmo", "granite_swa"), (100257,)),
+    "exaone_moe": (53,),
     "gpt_neox_japanese": (31999,),
 }
 
@@ -347,5 +348,5 @@ def first_names(settings: Mapping[str, Any], second_names: Mapping[str, str]) ->
 def usual_of(name: str) -> Mapping[str, int]:
     """The settings that the class of the architecture `name` fills in."""
     name = name.replace("DoubleHeadsModel", "LMHeadModel")
-    encoder = re.sub(r"(For[A-Z]\w*|Model|(Context|Question)Encoder)$", "", name)
+    encoder = re.sub(r"(For[A-Z]\w*|(LMHead)?Model|(Context|Question)Encoder)$", "", name)
     return CLASS_DEFAULTS.get(name) or CLASS_DEFAULTS.get(encoder, {})

@@ -10,6 +10,7 @@ from tuili._core import LatentSpec, ModelSpec, MoeSpec
 from tuili.loading.architectures import (
     activation,
     decoder,
+    expect_only,
     layer_of,
     rope_of,
     rope_section,
@@ -32,8 +33,14 @@ def spec(config: Config) -> ModelSpec:
     n_layers = config.integer("num_hidden_layers", 1, MAX_LAYERS)
     if config.values["architectures"] == ["DeepseekV2ForCausalLM"]:
         return latent_decoder(config, behind_dense(config, n_layers, routed_by_softmax(config), 0))
+    expect_turned(config)
     experts = behind_dense(config, n_layers, routed(config, scale=2.5, normalize=True), 3)
     return latent_decoder(config, experts, interleaved=config.switch("rope_interleave", True))
+
+
+def expect_turned(config: Config) -> None:
+    """Refuse a `head_dim` beside `qk_rope_head_dim`: in some classes transformers turns by it."""
+    expect_only(config, "head_dim", config.values.get("qk_rope_head_dim"))
 
 
 def latent_decoder(
@@ -45,7 +52,6 @@ def latent_decoder(
     **settings: Any,
 ) -> ModelSpec:
     """One whose keys and values are made from small vectors, with these experts in its layers."""
-    config.values = {**config.values, "num_key_value_heads": None, "head_dim": None}
     latent = LatentSpec(
         kv_rank=config.integer("kv_lora_rank", 1, MAX_MODEL),
         query_rank=config.integer("q_lora_rank", 1, MAX_MODEL, None) or 0,
@@ -54,7 +60,9 @@ def latent_decoder(
         value_dim=config.integer("v_head_dim", 1, MAX_HEAD_DIM),
     )
     d_key = latent.nope_dim + latent.rope_dim
+    config.values = {**config.values, "num_key_value_heads": None, "head_dim": d_key}
     size = sizes(config)._replace(head_dim=max(d_key, latent.value_dim))
+    config.values = {**config.values, "head_dim": None}
     scaling = rope_section(config)
     theta_in = scaling if scaling is not None and "rope_theta" in scaling else config
     rotation, limit = rope_of(

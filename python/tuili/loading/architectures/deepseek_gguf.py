@@ -69,6 +69,7 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
         **values,
         "architectures": ["DeepseekV3ForCausalLM" if third else "DeepseekV2ForCausalLM"],
         "rope_scaling": scaling,
+        "head_dim": None,
         "qk_nope_head_dim": (d_key or 0) - (values["qk_rope_head_dim"] or 0),
         "v_head_dim": values["value_length_mla"] or values["v_head_dim"],
         "norm_topk_prob": metadata.get_bool("deepseek2.expert_weights_norm", False),

@@ -61,7 +61,7 @@ def _falcon_config(config: Config) -> str:
         config.values = {**config.values, "new_decoder_architecture": True}
     n_heads = config.integer("num_attention_heads", 1, MAX_HEADS)
     new = config.flag("new_decoder_architecture", False)
-    parallel = config.flag("parallel_attn", True)
+    parallel = config.switch("parallel_attn", True)
     n_norms = config.integer("num_ln_in_parallel_attn", 1, 2, 2 if new else 1)
     if (new and not parallel) or (n_norms == 2 and parallel and not new):
         raise ModelUnsupportedError(
@@ -69,7 +69,7 @@ def _falcon_config(config: Config) -> str:
             "new_decoder_architecture",
             code="config_unsupported",
         )
-    n_kv_heads = 1 if config.flag("multi_query", True) else n_heads
+    n_kv_heads = 1 if config.switch("multi_query", True) else n_heads
     if new:
         n_kv_heads = config.integer("num_kv_heads", 1, n_heads, n_heads)
     d_model = config.values.get("hidden_size")

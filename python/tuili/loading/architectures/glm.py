@@ -41,12 +41,17 @@ GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_ATTENTION_BIASES | GGUF_POST_NORMS
 GGUF_IGNORED_TENSORS = ()
 
 
+def turned_part(config: Config) -> float:
+    """How much of a head turns if `partial_rotary_factor` does not say: half, and all where it is null, as
+    in transformers."""
+    return 1.0 if config.values.get("partial_rotary_factor", 0.5) is None else 0.5
+
+
 def spec(config: Config) -> ModelSpec:
     """GlmForCausalLM, Glm4ForCausalLM."""
     fourth = config.values["architectures"] == ["Glm4ForCausalLM"]
     size = sizes(config)
-    whole = config.values.get("partial_rotary_factor", 0.5) is None  # as transformers reads null
-    rotation, limit = rope(config, size, partial=1.0 if whole else 0.5, interleaved=True, rounds_up=True)
+    rotation, limit = rope(config, size, partial=turned_part(config), interleaved=True, rounds_up=True)
     layer = layer_of(
         size,
         activation=activation(config),

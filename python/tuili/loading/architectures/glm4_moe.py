@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tuili._core import ModelSpec
 from tuili.loading.architectures import ATTENTION_BIASES, activation, decoder, layer_of, rope, sizes, without
+from tuili.loading.architectures.glm import turned_part
 from tuili.loading.architectures.routed import ROUTED_NAMES, behind_dense, routed
 from tuili.loading.architectures.routed_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
 from tuili.loading.architectures.routed_gguf import GLM_NAMES
@@ -32,7 +33,7 @@ def spec(config: Config) -> ModelSpec:
         own = {"first_k_dense_replace": 0, "use_qk_norm": False, "intermediate_size": 1}
         config.values = {**config.values, **own}
     size = sizes(config)
-    theta, partial = (1_000_000.0, None) if solar else (10_000.0, 0.5)
+    theta, partial = (1_000_000.0, None) if solar else (10_000.0, turned_part(config))
     rotation, limit = rope(config, size, theta=theta, partial=partial, rounds_up=True)
     moe = routed(config, scale=1.0, normalize=True)
     layers = [

@@ -32,7 +32,9 @@ def spec(config: Config) -> ModelSpec:
     """GPTJForCausalLM."""
     size = sizes(gpt_config(config))
     n_turned = config.integer("rotary_dim", 2, min(MAX_HEAD_DIM, size.head_dim), min(64, size.head_dim))
-    rotation, _ = rope_of(config, size, None, config, 10_000.0, n_turned, interleaved=True)
+    config.ignore("rope_theta", 10_000.0)
+    usual = Config({}, config.what)
+    rotation, _ = rope_of(config, size, None, usual, 10_000.0, n_turned, interleaved=True)
     layer = layer_of(
         size,
         activation=activation(config, "activation_function", "gelu_new"),

@@ -60,6 +60,8 @@ def spec(config: Config) -> ModelSpec:
             rope_of_kind(config, size, LOCAL, 500_000.0, "no such key", scaled=False),
         ]
         ropes, limit = [rotation for rotation, _ in both], min(limit for _, limit in both)
+        if "rope_parameters" not in config and config.values.get("rope_theta") not in (None, 500_000.0):
+            config.warn("rope_theta is not 500000, which layers with windows have, as in transformers")
     else:
         kinds, length = [GLOBAL] * size.n_layers, 0
         rotation, limit = rope(config, size)
