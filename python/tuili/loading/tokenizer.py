@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tuili.errors import ModelFormatError, TokenizerError
 from tuili.loading import tokenizer_json
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 64 << 20  # of tokenizer.json
 _NO_LENGTH = 10**9  # tokenizer_config.json writes 10^30 for "no limit"
 
+CutSide = Literal["left", "right"]
 _USUAL = {"cls": ("[CLS]", "<s>"), "mask": ("[MASK]", "<mask>")}
 
 
@@ -82,6 +83,7 @@ class LoadedTokenizer:
     literal      the ids of tokens that decode to their own text
     token_bytes  the bytes that any other token adds to a text: (token, first in the text?) -> bytes
     max_tokens   the length limit that the files give, or None
+    cut_side     which end of a text that is too long is cut off
     tells_texts  whether the model is told which of two texts a token is of
     tidies       whether the files ask for no space before punctuation, where words are not of BPE
     languages    of a model that translates between several, if its tokens tell them
@@ -105,6 +107,7 @@ class LoadedTokenizer:
     add_bos: bool = False
     add_eos: bool = False
     max_tokens: int | None = None
+    cut_side: CutSide = "right"
     tells_texts: bool = True
     tidies: bool = False
     languages: Languages | None = None
@@ -193,6 +196,7 @@ def from_huggingface(
         eos_ids=() if ids["eos"] is None else (ids["eos"],),
         unk_id=tokenizer_json.unknown_id(document["model"]) if ids["unk"] is None else ids["unk"],
         max_tokens=_max_tokens(settings),
+        cut_side=_cut_side(settings, document),
         tells_texts=_tells_texts(settings),
         tidies=settings.get("clean_up_tokenization_spaces") is True and document["model"]["type"] != "BPE",
         languages=languages,
@@ -473,6 +477,16 @@ def _max_tokens(config: Mapping[str, Any]) -> int | None:
     if type(limit) is not int or limit < 1:
         tokenizer_json.wrong("model_max_length", f"a positive integer, not {shown(limit)}")
     return limit
+
+
+def _cut_side(config: Mapping[str, Any], document: Mapping[str, Any]) -> CutSide:
+    """As the settings say, or where they are silent the library's own."""
+    side = config.get("truncation_side")
+    if side is None:
+        side = ((document.get("truncation") or {}).get("direction") or "Right").lower()
+    if side not in ("left", "right"):
+        tokenizer_json.wrong("truncation_side", f"left or right, not {shown(side)}")
+    return cast(CutSide, side)
 
 
 def _tells_texts(config: Mapping[str, Any]) -> bool:
