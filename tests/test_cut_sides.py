@@ -97,3 +97,16 @@ def test_a_question_that_holds_the_beginning_of_all_texts_is_answered(tmp_path):
         for n in range(8):
             answer = pipe(question="[CLS] " * n + "the cat", context="The cat is on the house.")
             assert answer["answer"] and answer["score"] > 0
+
+
+def test_an_empty_text_beside_one_that_is_cut_loses_nothing(tmp_path):
+    with opened("BertForSequenceClassification", tmp_path, {}, None) as llm:
+        pipe = tuili.pipeline("text-classification", llm)
+        short = pipe({"text": "the cat", "text_pair": " "})
+        head = llm.tokenizer.encode("the cat", add_special=False)
+        text = "the cat " + TEXT
+        cut = {"truncation": True, "max_length": len(head) + 3}
+        assert pipe({"text": text, "text_pair": " "}, **cut) == short | {"truncated": True}
+        assert pipe({"text": " ", "text_pair": text}, **cut)["truncated"]
+        with pytest.raises(tuili.PromptTooLongError, match="leaves nothing"):
+            pipe({"text": text, "text_pair": "the"}, truncation="only_second", max_length=8)

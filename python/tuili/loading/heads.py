@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tuili.errors import ModelFormatError
 from tuili.loading.config import MAX_VOCAB, Config
 from tuili.loading.files import shown
+from tuili.loading.sentence_maps import ACTIVATIONS, torch_activation
 
 MAX_LABELS = 1 << 16
 WRITERS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in
@@ -57,7 +58,7 @@ class Head:
     kind      "sequence" | "tokens" | "spans" | "words" | "choices" (one number for a question and a choice)
     labels    of sequences and tokens: the name of each output
     function  what makes scores of a sequence's outputs: "softmax" | "sigmoid" | "none"
-    ranking   the same where a sequence is a query and a document
+    ranking   the same where a sequence is a query and a document, or one of torch's ACTIVATIONS
     row       of a sequence's rows, None if the core gives one alone
     """
 
@@ -145,14 +146,14 @@ def _ranking(config: Config, labels: tuple[str, ...]) -> str:
         named = config.text("sbert_ce_default_activation_function", None)
     if named is None:
         return "sigmoid" if len(labels) == 1 else "none"
-    known = {"Sigmoid": "sigmoid", "Identity": "none"}
-    name = named.rsplit(".", 1)[-1]
-    if name not in known:
+    name = torch_activation(named)
+    if name is None:
         raise ModelFormatError(
-            f"{config.what}: activation_fn must be {' or '.join(known)}, not '{shown(named)}'",
+            f"{config.what}: activation_fn must be one of torch.nn's {', '.join(ACTIVATIONS)}, not "
+            f"'{shown(named)}'",
             code="config_value",
         )
-    return known[name]
+    return {"Sigmoid": "sigmoid", "Identity": "none"}.get(name, name)
 
 
 def as_config(kind: str, head: Head | None) -> dict[str, Any]:
