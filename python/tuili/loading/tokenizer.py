@@ -195,8 +195,7 @@ def from_huggingface(
         **{f"{role}_id": ids[role] for role in ("bos", "pad", "cls", "mask")},
         eos_ids=() if ids["eos"] is None else (ids["eos"],),
         unk_id=tokenizer_json.unknown_id(document["model"]) if ids["unk"] is None else ids["unk"],
-        max_tokens=_max_tokens(settings),
-        cut_side=_cut_side(settings, document),
+        **_lengths(settings, document),
         tells_texts=_tells_texts(settings),
         tidies=settings.get("clean_up_tokenization_spaces") is True and document["model"]["type"] != "BPE",
         languages=languages,
@@ -479,14 +478,14 @@ def _max_tokens(config: Mapping[str, Any]) -> int | None:
     return limit
 
 
-def _cut_side(config: Mapping[str, Any], document: Mapping[str, Any]) -> CutSide:
-    """As the settings say, or where they are silent the library's own."""
+def _lengths(config: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """max_tokens and cut_side, of which the library has its own where the settings are silent."""
     side = config.get("truncation_side")
     if side is None:
         side = ((document.get("truncation") or {}).get("direction") or "Right").lower()
     if side not in ("left", "right"):
         tokenizer_json.wrong("truncation_side", f"left or right, not {shown(side)}")
-    return cast(CutSide, side)
+    return {"max_tokens": _max_tokens(config), "cut_side": side}
 
 
 def _tells_texts(config: Mapping[str, Any]) -> bool:
