@@ -26,6 +26,7 @@ from tuili.loading.token_bytes import (
     token_bytes_by,
 )
 from tuili.loading.tokenizer_calls import call
+from tuili.loading.tokenizer_classes import settle
 from tuili.loading.tokenizer_documents import usual_roles
 from tuili.loading.tokenizer_parts import naming_roles
 
@@ -165,16 +166,14 @@ def from_huggingface(
     older        added_tokens.json, parsed, if there is one
     raises       TokenizerError, ModelFormatError for what is not JSON, ModelUnsupportedError
     """
-    from tokenizers import Tokenizer, processors
+    from tokenizers import processors
 
     document = _checked(data, n_vocab if numbering is None else None)
     token_bytes = decoder_bytes(document.get("decoder"))
-    backend = call(Tokenizer.from_buffer, data)
-    call(backend.no_padding)
-    call(backend.no_truncation)
+    settings = _settings(config, "tokenizer_config.json")
+    backend = _read(data, settings)
     if bare:
         backend.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
-    settings = _settings(config, "tokenizer_config.json")
     special_map = _settings(special_map, "special_tokens_map.json")
     if not whole:
         _add_listed(backend, additions(document, settings, special_map, older, n_vocab))
@@ -201,6 +200,17 @@ def from_huggingface(
         languages=languages,
     )
     return loaded if numbering is None else renumbered(loaded, numbering, n_vocab)
+
+
+def _read(data: bytes, settings: Mapping[str, Any]) -> Tokenizer:
+    """The library's tokenizer, as its class has it, and with no length settings."""
+    from tokenizers import Tokenizer
+
+    backend = call(Tokenizer.from_buffer, data)
+    call(backend.no_padding)
+    call(backend.no_truncation)
+    settle(backend, settings)
+    return backend
 
 
 def _checked(data: bytes, n_vocab: int | None) -> dict[str, Any]:
