@@ -54,3 +54,11 @@ def test_no_other_class_does_and_a_wrong_setting_is_an_error():
     for settings in ({"do_lower_case": "no"}, {"strip_accents": 1}, {"tokenize_chinese_chars": []}):
         with pytest.raises(TokenizerError, match=next(iter(settings))):
             words({"tokenizer_class": "BertTokenizer"} | settings, lowercase=True)
+
+
+def test_lines_become_spaces_as_version_5_writes_it_for_pegasus():
+    document = DOCUMENTS["unigram"]()
+    steps = [{"type": "Replace", "pattern": {"Regex": x}, "content": " "} for x in (r"\n", " {2,}")]
+    document["normalizer"] = {"type": "Sequence", "normalizers": steps}
+    backend = of_document(document).loaded.backend
+    assert backend.normalizer.normalize_str("a\n\nb") == "a b"
