@@ -95,7 +95,8 @@ def kind_of(architecture: str) -> str | None:
 def labels_of(config: Config) -> tuple[str, ...]:
     """The labels of `id2label`, or LABEL_0, LABEL_1, … of `num_labels`, by default two.
 
-    raises  ModelFormatError unless the ids are 0, 1, 2, … and the labels are strings
+    raises  ModelFormatError unless the ids are 0, 1, 2, … and the labels are strings; integers, which some
+            files have, count as their digits
     """
     given = config.values.get("id2label")
     n_labels = config.integer("num_labels", 1, MAX_LABELS, None)
@@ -103,7 +104,7 @@ def labels_of(config: Config) -> tuple[str, ...]:
         return tuple(f"LABEL_{i}" for i in range(2 if n_labels is None else n_labels))
     if not isinstance(given, dict) or not 1 <= len(given) <= MAX_LABELS:
         raise config.wrong("id2label", f"an object of 1 to {MAX_LABELS} labels")
-    labels = [given.get(str(i)) for i in range(len(given))]
+    labels = [str(x) if type(x := given.get(str(i))) is int else x for i in range(len(given))]
     if not all(isinstance(label, str) for label in labels):
         raise config.wrong("id2label", f"a string for each of 0 to {len(given) - 1}")
     return tuple(shown(label, 256) for label in labels)
