@@ -110,3 +110,5 @@ def test_an_empty_text_beside_one_that_is_cut_loses_nothing(tmp_path):
         assert pipe({"text": " ", "text_pair": text}, **cut)["truncated"]
         with pytest.raises(tuili.PromptTooLongError, match="leaves nothing"):
             pipe({"text": text, "text_pair": "the"}, truncation="only_second", max_length=8)
+        with pytest.raises(tuili.PromptTooLongError, match="leaves nothing"):
+            pipe({"text": " ", "text_pair": text}, truncation="only_first", max_length=8)

@@ -56,3 +56,10 @@ def test_a_scale_of_t5s_head_that_is_null_is_off(value: bool | None, scaled: boo
 def test_hunyuans_experts_have_a_second_name() -> None:
     spec = spec_of("HYV3ForCausalLM", num_local_experts=12)
     assert max(layer.moe.n_experts for layer in spec.layers) == 12
+
+
+def test_is_causal_is_heard_beside_gemmas_own_switch() -> None:
+    both = {"architectures": ["Gemma3TextModel"], "use_bidirectional_attention": True}
+    assert not any(layer.causal for layer in spec_of("Gemma3ForCausalLM", **both).layers)
+    with pytest.raises(ModelUnsupportedError, match="is_causal is false"):
+        spec_of("Gemma3ForCausalLM", **both, is_causal=False)

@@ -190,7 +190,7 @@ def _shortened(lengths: list[int], room: int, cut: Cut, max_len: int) -> list[in
         if shorter + longer > room:
             shorter, longer = room // 2, room - room // 2
         kept = [shorter, longer] if lengths[0] <= lengths[1] else [longer, shorter]
-    if any(left < 1 <= length for left, length in zip(kept, lengths, strict=True)):
+    if any(left < min(length, 1) for left, length in zip(kept, lengths, strict=True)):
         raise PromptTooLongError(f"truncation={cut!r} leaves nothing of a text in {max_len} tokens")
     return kept
 
