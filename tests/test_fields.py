@@ -63,3 +63,11 @@ def test_is_causal_is_heard_beside_gemmas_own_switch() -> None:
     assert not any(layer.causal for layer in spec_of("Gemma3ForCausalLM", **both).layers)
     with pytest.raises(ModelUnsupportedError, match="is_causal is false"):
         spec_of("Gemma3ForCausalLM", **both, is_causal=False)
+
+
+def test_led_has_no_scale_of_embeddings() -> None:
+    plain, scaled = (
+        spec_of("LEDForConditionalGeneration", scale_embedding=value).embedding_scale
+        for value in (False, True)
+    )
+    assert plain == scaled == 1.0
