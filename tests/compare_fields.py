@@ -173,12 +173,12 @@ def ours(case: Any, folder: Path) -> list[Rows]:
 
 
 def distance(got: Rows, wanted: Rows) -> float:
-    """The largest difference, in shares of the range of a row (of a short one, of all)."""
+    """The largest difference, in shares of the range of a row (of short ones, of all and zero)."""
     if [x.shape for x in got] != [x.shape for x in wanted]:
         return float("inf")
     worst = 0.0
     for one, other in zip(got, wanted, strict=True):
-        span = np.ptp(other, axis=1, keepdims=True) if other.shape[1] > 8 else np.ptp(other)
+        span = np.ptp(other, axis=1, keepdims=True) if other.shape[1] > 8 else np.ptp([0.0, *other.flat])
         worst = max(worst, float(np.max(abs(one - other) / np.maximum(span, 1e-3))))
     return worst
 

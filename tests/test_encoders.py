@@ -129,6 +129,14 @@ def test_rank_tells_the_shares_of_the_choices_as_transformers_does(tmp_path):
             llm.classify(QUESTION)
 
 
+def test_labels_that_are_integers_count_as_their_digits(tmp_path):
+    case = CASES["BertForSequenceClassification"]
+    labels = {"0": 0, "1": 10, "2": "b"}
+    folder = write_folder(Case(case.name, case.config | {"id2label": labels}, case.ids), tmp_path)
+    with tuili.LLM(folder, num_threads=1) as llm:
+        assert llm.config["labels"] == ["0", "10", "b"]
+
+
 def test_whether_a_sentence_is_the_next_is_a_label_of_pairs(tmp_path):
     case = CASES["BertForNextSentencePrediction"]
     folder = write_folder(Case(case.name, case.config | {"num_labels": 3}, case.ids), tmp_path)

@@ -119,3 +119,18 @@ def test_gpt_j_turns_by_10000(architecture: str) -> None:
     """Whatever `rope_theta` says, as in transformers."""
     one, other = (spec_of(architecture, **changes).ropes[0] for changes in ({}, {"rope_theta": 50.0}))
     assert one.inv_freq == other.inv_freq
+
+
+def test_is_causal_is_heard_beside_gemmas_own_switch() -> None:
+    both = {"architectures": ["Gemma3TextModel"], "use_bidirectional_attention": True}
+    assert not any(layer.causal for layer in spec_of("Gemma3ForCausalLM", **both).layers)
+    with pytest.raises(ModelUnsupportedError, match="is_causal is false"):
+        spec_of("Gemma3ForCausalLM", **both, is_causal=False)
+
+
+def test_led_has_no_scale_of_embeddings() -> None:
+    plain, scaled = (
+        spec_of("LEDForConditionalGeneration", scale_embedding=value).embedding_scale
+        for value in (False, True)
+    )
+    assert plain == scaled == 1.0

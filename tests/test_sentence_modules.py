@@ -421,6 +421,12 @@ def test_a_cross_encoder_of_the_newest_folders_is_one(tmp_path):
     with tuili.LLM(folder, num_threads=1) as llm:
         found = [llm.rank("the cat", [text])[0]["score"] for text in TEXTS]
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-np.array(raw))), rtol=1e-6)
+    cross_encoder(tmp_path, config={"activation_fn": "torch.nn.modules.activation.Tanh"})
+    with tuili.LLM(folder, num_threads=1) as llm:
+        found = [llm.rank("the cat", [text])[0]["score"] for text in TEXTS]
+        together = {hit["text"]: hit["score"] for hit in llm.rank("the cat", TEXTS)}
+    np.testing.assert_allclose(found, np.tanh(raw), rtol=1e-5)
+    assert found == [together[text] for text in TEXTS]
     cross_encoder(tmp_path, config={"activation_fn": None}, sentence={"max_seq_length": 12})
     config = json.loads((folder / "config.json").read_text())
     settings = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}

@@ -211,7 +211,7 @@ def test_what_is_cut_off_two_texts_is_not_joined(embedder: tuili.LLM) -> None:
     whole = encoding_of(backend, LONG)
     parts = [whole, encoding_of(backend, LONG)]
     for part in parts:
-        shorten(part, 7)
+        shorten(part, 7, "right")
     assert [len(part.overflowing) for part in parts] == [1, 1] and parts[0].ids == whole.ids[:7]
 
 

@@ -134,6 +134,8 @@ def test_special_tokens_of_the_configuration_are_checked() -> None:
         ({"eos_token": 5}, "tokenizer_field"),
         ({"model_max_length": "x"}, "tokenizer_field"),
         ({"model_max_length": 0}, "tokenizer_field"),
+        ({"truncation_side": "middle"}, "tokenizer_field"),
+        ({"truncation_side": ["left"]}, "tokenizer_field"),
         ([], "tokenizer_field"),
     ):
         with pytest.raises(TokenizerError) as caught:

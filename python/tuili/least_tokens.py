@@ -45,7 +45,7 @@ _LETTERS = (
 )
 PLAIN = ("Prepend", "Strip", "Replace", "ByteLevel")
 MAPPING = ("NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents", "BertNormalizer", "Precompiled")
-OF_SPACES = (SPACES, OUTER_SPACE, r"\s+", r"\s", r"\s+$", r"\s{2,}|[\n\r\t]")
+OF_SPACES = (SPACES, OUTER_SPACE, r"\n", r"\s+", r"\s", r"\s+$", r"\s{2,}|[\n\r\t]")
 _SPACE = "[ ▁Ġ]"
 _BETWEEN_WORDS = re.compile(rf"(?<=[A-Za-z0-9]){_SPACE}(?=[A-Za-z0-9])")
 _BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))

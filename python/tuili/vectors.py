@@ -303,7 +303,7 @@ class Vectors:
     def _encode_text(self, encoder: Encoder, space: Room, text: str) -> list[int]:
         if space.cut is None:
             self.tokenizer.check_fits(text, space.max_len, CUTTING_HELPS)
-        else:
+        elif self.tokenizer.loaded.cut_side == "right":
             text = self.tokenizer.beginning(text, space.max_len)
         ids = self.tokenizer.noticed(self.tokenizer.encode(text))
         if len(ids) > space.max_len and (space.cut is not None or space.max_len < encoder.max_len):

@@ -32,7 +32,7 @@ def heads() -> Iterator[Case]:
     yield head("labels list", F, "config_value", id2label=["a", "b"])
     yield head("no labels", F, "config_value", id2label={})
     yield head("labels with a gap", F, "config_value", id2label={"0": "a", "2": "b"})
-    yield head("label 7", F, "config_value", id2label={"0": 7})
+    yield head("label 7.5", F, "config_value", id2label={"0": 7.5})
     yield head("num_labels 0", F, "config_value", num_labels=0)
     yield head("problem", U, "config_unsupported", problem_type="ranking")
     yield head("activation_fn", F, "config_value", sentence_transformers={"activation_fn": "os.system"})

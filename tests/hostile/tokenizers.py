@@ -291,6 +291,7 @@ def _processors() -> Iterator[Case]:
     yield Case(row, "mixed decoders", changed("decoder", mixed), "tokenizer_component", ModelUnsupportedError)
     yield Case(row, "stride is max_length", changed("truncation.stride", 8), "tokenizer_field")
     yield Case(row, "max_length 0", changed("truncation.max_length", 0), "tokenizer_field")
+    yield Case(row, "cut in the middle", changed("truncation.direction", "Middle"), "tokenizer_field")
     yield Case(row, "padding to 2^31", changed("padding.strategy.Fixed", 2**31), "tokenizer_field")
     words = changed("model.max_input_chars_per_word", 10**9, bert)
     yield Case(row, "words of 10^9 characters", words, "tokenizer_field")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tuili.errors import ModelFormatError
 from tuili.loading.config import MAX_VOCAB, Config
 from tuili.loading.files import shown
+from tuili.loading.sentence_maps import ACTIVATIONS, torch_activation
 
 MAX_LABELS = 1 << 16
 WRITERS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in
@@ -57,7 +58,7 @@ class Head:
     kind      "sequence" | "tokens" | "spans" | "words" | "choices" (one number for a question and a choice)
     labels    of sequences and tokens: the name of each output
     function  what makes scores of a sequence's outputs: "softmax" | "sigmoid" | "none"
-    ranking   the same where a sequence is a query and a document
+    ranking   the same where a sequence is a query and a document, or one of torch's ACTIVATIONS
     row       of a sequence's rows, None if the core gives one alone
     """
 
@@ -94,7 +95,8 @@ def kind_of(architecture: str) -> str | None:
 def labels_of(config: Config) -> tuple[str, ...]:
     """The labels of `id2label`, or LABEL_0, LABEL_1, … of `num_labels`, by default two.
 
-    raises  ModelFormatError unless the ids are 0, 1, 2, … and the labels are strings
+    raises  ModelFormatError unless the ids are 0, 1, 2, … and the labels are strings; integers, which some
+            files have, count as their digits
     """
     given = config.values.get("id2label")
     n_labels = config.integer("num_labels", 1, MAX_LABELS, None)
@@ -102,7 +104,7 @@ def labels_of(config: Config) -> tuple[str, ...]:
         return tuple(f"LABEL_{i}" for i in range(2 if n_labels is None else n_labels))
     if not isinstance(given, dict) or not 1 <= len(given) <= MAX_LABELS:
         raise config.wrong("id2label", f"an object of 1 to {MAX_LABELS} labels")
-    labels = [given.get(str(i)) for i in range(len(given))]
+    labels = [str(x) if type(x := given.get(str(i))) is int else x for i in range(len(given))]
     if not all(isinstance(label, str) for label in labels):
         raise config.wrong("id2label", f"a string for each of 0 to {len(given) - 1}")
     return tuple(shown(label, 256) for label in labels)
@@ -145,14 +147,14 @@ def _ranking(config: Config, labels: tuple[str, ...]) -> str:
         named = config.text("sbert_ce_default_activation_function", None)
     if named is None:
         return "sigmoid" if len(labels) == 1 else "none"
-    known = {"Sigmoid": "sigmoid", "Identity": "none"}
-    name = named.rsplit(".", 1)[-1]
-    if name not in known:
+    name = torch_activation(named)
+    if name is None:
         raise ModelFormatError(
-            f"{config.what}: activation_fn must be {' or '.join(known)}, not '{shown(named)}'",
+            f"{config.what}: activation_fn must be one of torch.nn's {', '.join(ACTIVATIONS)}, not "
+            f"'{shown(named)}'",
             code="config_value",
         )
-    return known[name]
+    return {"Sigmoid": "sigmoid", "Identity": "none"}.get(name, name)
 
 
 def as_config(kind: str, head: Head | None) -> dict[str, Any]:

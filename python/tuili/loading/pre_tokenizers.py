@@ -64,7 +64,7 @@ KNOWN_PATTERNS = frozenset({
     GPT2, LLAMA3, QWEN2, QWEN35, SEED_CODER, O200K, TEKKEN, BLOOM, CLIP,
     *DEEPSEEK_CODER, *DEEPSEEK_LLM, *DEEPSEEK_V3, *_DEFAULT,
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    r"\s+", r"\s+$", r"\s", SPACES, OUTER_SPACE, r"\d", r"\d+", r"[0-9]",
+    r"\n", r"\s+", r"\s+$", r"\s", SPACES, OUTER_SPACE, r"\d", r"\d+", r"[0-9]",
     r"\s{2,}|[\n\r\t]",
 })  # fmt: skip
 

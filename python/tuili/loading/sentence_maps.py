@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -122,3 +123,10 @@ ACTIVATIONS: dict[str, Callable[[Rows], Rows]] = {
     "Softshrink": lambda x: x - np.clip(x, np.float32(-0.5), np.float32(0.5)),
     "Hardshrink": lambda x: np.where(np.abs(x) <= np.float32(0.5), np.float32(0), x),
 }
+
+
+def torch_activation(path: str) -> str | None:
+    """Which of ACTIVATIONS a class of torch's is, by its full name; None for any other."""
+    package, _, name = path.rpartition(".")
+    known = re.fullmatch(r"torch\.nn(\.modules(\.[a-z]+)?)?", package) and name in ACTIVATIONS
+    return name if known else None

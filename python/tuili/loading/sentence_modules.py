@@ -13,7 +13,14 @@ from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading import safetensors_file
 from tuili.loading.config import MAX_CONFIG_BYTES, MAX_MODEL, MAX_POSITIONS, Config, read_config
 from tuili.loading.files import parse_json, read_file, shown
-from tuili.loading.sentence_maps import ACTIVATIONS, Dense, LayerNorm, Normalize, SentenceMap
+from tuili.loading.sentence_maps import (
+    ACTIVATIONS,
+    Dense,
+    LayerNorm,
+    Normalize,
+    SentenceMap,
+    torch_activation,
+)
 from tuili.loading.weights import to_float32
 
 # Their name of a pooling -> ours: keys of old files, in the order in which their vectors are joined, and the
@@ -256,8 +263,8 @@ def _dense(folder: str, subfolder: str, inside: str | None) -> Dense:
     _expect_sentences(config)
     n_in, n_out = (config.integer(key, 1, MAX_MODEL) for key in ("in_features", "out_features"))
     path = config.text("activation_function", "torch.nn.modules.activation.Tanh")
-    package, _, named = path.rpartition(".")
-    if not re.fullmatch(r"torch\.nn(\.modules(\.[a-z]+)?)?", package) or named not in ACTIVATIONS:
+    named = torch_activation(path)
+    if named is None:
         raise ModelUnsupportedError(
             f"{config.what}: activation_function {shown(path)}; supported: torch.nn's "
             f"{', '.join(ACTIVATIONS)}",

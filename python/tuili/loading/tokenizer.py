@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tuili.errors import ModelFormatError, TokenizerError
 from tuili.loading import tokenizer_json
@@ -26,6 +26,7 @@ from tuili.loading.token_bytes import (
     token_bytes_by,
 )
 from tuili.loading.tokenizer_calls import call
+from tuili.loading.tokenizer_classes import settle
 from tuili.loading.tokenizer_documents import usual_roles
 from tuili.loading.tokenizer_parts import naming_roles
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 64 << 20  # of tokenizer.json
 _NO_LENGTH = 10**9  # tokenizer_config.json writes 10^30 for "no limit"
 
+CutSide = Literal["left", "right"]
 _USUAL = {"cls": ("[CLS]", "<s>"), "mask": ("[MASK]", "<mask>")}
 
 
@@ -82,6 +84,7 @@ class LoadedTokenizer:
     literal      the ids of tokens that decode to their own text
     token_bytes  the bytes that any other token adds to a text: (token, first in the text?) -> bytes
     max_tokens   the length limit that the files give, or None
+    cut_side     which end of a text that is too long is cut off
     tells_texts  whether the model is told which of two texts a token is of
     tidies       whether the files ask for no space before punctuation, where words are not of BPE
     languages    of a model that translates between several, if its tokens tell them
@@ -105,6 +108,7 @@ class LoadedTokenizer:
     add_bos: bool = False
     add_eos: bool = False
     max_tokens: int | None = None
+    cut_side: CutSide = "right"
     tells_texts: bool = True
     tidies: bool = False
     languages: Languages | None = None
@@ -162,16 +166,14 @@ def from_huggingface(
     older        added_tokens.json, parsed, if there is one
     raises       TokenizerError, ModelFormatError for what is not JSON, ModelUnsupportedError
     """
-    from tokenizers import Tokenizer, processors
+    from tokenizers import processors
 
     document = _checked(data, n_vocab if numbering is None else None)
     token_bytes = decoder_bytes(document.get("decoder"))
-    backend = call(Tokenizer.from_buffer, data)
-    call(backend.no_padding)
-    call(backend.no_truncation)
+    settings = _settings(config, "tokenizer_config.json")
+    backend = _read(data, settings)
     if bare:
         backend.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
-    settings = _settings(config, "tokenizer_config.json")
     special_map = _settings(special_map, "special_tokens_map.json")
     if not whole:
         _add_listed(backend, additions(document, settings, special_map, older, n_vocab))
@@ -192,12 +194,23 @@ def from_huggingface(
         **{f"{role}_id": ids[role] for role in ("bos", "pad", "cls", "mask")},
         eos_ids=() if ids["eos"] is None else (ids["eos"],),
         unk_id=tokenizer_json.unknown_id(document["model"]) if ids["unk"] is None else ids["unk"],
-        max_tokens=_max_tokens(settings),
+        **_lengths(settings, document),
         tells_texts=_tells_texts(settings),
         tidies=settings.get("clean_up_tokenization_spaces") is True and document["model"]["type"] != "BPE",
         languages=languages,
     )
     return loaded if numbering is None else renumbered(loaded, numbering, n_vocab)
+
+
+def _read(data: bytes, settings: Mapping[str, Any]) -> Tokenizer:
+    """The library's tokenizer, as its class has it, and with no length settings."""
+    from tokenizers import Tokenizer
+
+    backend = call(Tokenizer.from_buffer, data)
+    call(backend.no_padding)
+    call(backend.no_truncation)
+    settle(backend, settings)
+    return backend
 
 
 def _checked(data: bytes, n_vocab: int | None) -> dict[str, Any]:
@@ -473,6 +486,16 @@ def _max_tokens(config: Mapping[str, Any]) -> int | None:
     if type(limit) is not int or limit < 1:
         tokenizer_json.wrong("model_max_length", f"a positive integer, not {shown(limit)}")
     return limit
+
+
+def _lengths(config: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """max_tokens and cut_side, of which the library has its own where the settings are silent."""
+    side = config.get("truncation_side")
+    if side is None:
+        side = ((document.get("truncation") or {}).get("direction") or "Right").lower()
+    if side not in ("left", "right"):
+        tokenizer_json.wrong("truncation_side", f"left or right, not {shown(side)}")
+    return {"max_tokens": _max_tokens(config), "cut_side": side}
 
 
 def _tells_texts(config: Mapping[str, Any]) -> bool:

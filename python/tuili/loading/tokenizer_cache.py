@@ -28,7 +28,9 @@ Bytes = NDArray[np.uint8]
 
 SECTIONS = ("tokenizer.json", "token_ends", "token_texts")
 _IDS = ("bos_id", "eos_ids", "pad_id", "unk_id", "cls_id", "mask_id")
-_FIELDS = ("n_vocab", *_IDS, "add_bos", "add_eos", "max_tokens", "tells_texts", "tidies", "decoding")
+_FIELDS = (
+    *("n_vocab", *_IDS, "add_bos", "add_eos", "max_tokens", "cut_side", "tells_texts", "tidies", "decoding"),
+)
 _MOST_TEXTS = 1 << 14  # that are kept as str once they were asked for
 
 

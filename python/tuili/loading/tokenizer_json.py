@@ -487,6 +487,7 @@ def _check_lengths(document: Document) -> None:
             wrong("truncation", "an object")
         _integer(1, 1 << 30)(truncation.get("max_length"), "truncation.max_length")
         _integer(0, truncation["max_length"] - 1)(truncation.get("stride"), "truncation.stride")
+        _maybe(_one_of("Left", "Right"))(truncation.get("direction"), "truncation.direction")
     if padding is not None:
         strategy = padding.get("strategy") if isinstance(padding, dict) else None
         if isinstance(strategy, dict) and strategy.keys() == {"Fixed"}:

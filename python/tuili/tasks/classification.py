@@ -12,6 +12,7 @@ from tuili.encoder import Progress
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import boolean, described, integer
 from tuili.loading.heads import Head
+from tuili.loading.sentence_maps import ACTIVATIONS
 from tuili.tasks.encoding import Encoded, Room, checked_str, room
 from tuili.tasks.head import TaskModel
 from tuili.tasks.pairs import PairReading
@@ -91,7 +92,11 @@ def relevance(
     )
     rows = [rows[0] for rows in model.answers(inputs, progress=progress)]
     scores = np.concatenate(rows)
-    return softmax(scores) if head.kind == "choices" else FUNCTIONS[head.ranking](scores)
+    if head.kind == "choices":
+        return softmax(scores)
+    if head.ranking in FUNCTIONS:
+        return FUNCTIONS[head.ranking](scores)
+    return ACTIVATIONS[head.ranking](scores[:, None])[:, 0].astype(np.float64)
 
 
 class Task(Pipeline):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tuili.errors import CUTTING_HELPS, ModelUnsupportedError, PromptTooLongError
 from tuili.generation.checks import boolean, described, integer, invalid, only_known
+from tuili.loading.tokenizer import CutSide
 from tuili.loading.tokenizer_calls import call
 from tuili.tokenization import Tokenizer, clean_text, encoding_of
 
@@ -101,7 +102,8 @@ def encode(
     for one in texts if cut is None else ():
         tokenizer.check_fits(one, max_len, CUTTING_HELPS)
     room = max_len - call(backend.num_special_tokens_to_add, pair is not None)
-    begun = texts if cut is None else _beginnings(tokenizer, texts, room, cut)
+    side = tokenizer.loaded.cut_side
+    begun = texts if cut is None or side == "left" else _beginnings(tokenizer, texts, room, cut)
     parts = [encoding_of(backend, clean_text(one)) for one in begun]
     lengths = [len(part.ids) for part in parts]
     if begun != texts and len(texts) == 2 and room % 2 and min(lengths) > room:  # the longer has one more
@@ -111,15 +113,15 @@ def encode(
         if cut is None:
             raise too_long(sum(lengths) + max_len - room, max_len)
         for part, length in zip(parts, _shortened(lengths, room, cut, max_len), strict=True):
-            shorten(part, length)
+            shorten(part, length, side)
     return joined(tokenizer, parts, truncated=truncated)
 
 
-def shorten(part: Encoding, length: int) -> None:
-    """The library keeps what it cuts off, in pieces of the same length, and joins each of a text with each of
-    its pair. In halves there is one of each: what was kept before is dropped."""
+def shorten(part: Encoding, length: int, side: CutSide) -> None:
+    """Cut `side` off. The library keeps what it cuts off, in pieces of the same length, and joins each of a
+    text with each of its pair. In halves there is one of each: what was kept before is dropped."""
     while len(part.ids) > length:
-        call(part.truncate, max(length, -(-len(part.ids) // 2)))
+        call(part.truncate, max(length, -(-len(part.ids) // 2)), direction=side)
 
 
 def _beginnings(tokenizer: Tokenizer, texts: list[str], room: int, cut: Cut) -> list[str]:
@@ -188,7 +190,7 @@ def _shortened(lengths: list[int], room: int, cut: Cut, max_len: int) -> list[in
         if shorter + longer > room:
             shorter, longer = room // 2, room - room // 2
         kept = [shorter, longer] if lengths[0] <= lengths[1] else [longer, shorter]
-    if min(kept) < 1:
+    if any(left < min(length, 1) for left, length in zip(kept, lengths, strict=True)):
         raise PromptTooLongError(f"truncation={cut!r} leaves nothing of a text in {max_len} tokens")
     return kept
 

@@ -94,13 +94,14 @@ class SourceTokenizer:
         if cut is None:
             self._tokenizer.check_fits(text, self.max_len, CUTTING_HELPS)
         most, whole = self.max_len if cut is None else cut, opening + text
-        part = whole if cut is None else self._tokenizer.beginning(whole, most)
+        at_end = self._tokenizer.loaded.cut_side == "right"
+        part = self._tokenizer.beginning(whole, most) if cut is not None and at_end else whole
         body = self._tokenizer.noticed(self._tokenizer.encode(part, add_special=False))
         room = most - len(before) - len(after)
         truncated = len(body) > room
         if truncated and (cut is None or room < 1):
             raise too_long(len(body) + most - room, most)
-        ids = [*before, *body[:room], *after]
+        ids = [*before, *(body[:room] if at_end else body[-room:]), *after]
         if direction.source is not None and self.languages is not None:
             ids = self.languages.with_source(ids, direction.source)
         return ids, truncated

@@ -109,7 +109,8 @@ class Task(Pipeline):
         return results[0] if alone else results
 
     def _windows(self, chosen: Mapping[str, Any], question: str, document: str) -> list[Window]:
-        backend = self.tasks.tokenizer.loaded.backend
+        loaded = self.tasks.tokenizer.loaded
+        backend, side = loaded.backend, loaded.cut_side
         length, stride = chosen["max_seq_len"], chosen["doc_stride"]
         asked = encoding_of(backend, question)
         most = chosen["max_question_len"]
@@ -118,7 +119,7 @@ class Task(Pipeline):
             raise PromptTooLongError(
                 f"the question has {len(asked.ids)} tokens; max_question_len is {most}{CUTTING_HELPS}"
             )
-        call(asked.truncate, most)
+        call(asked.truncate, most, direction=side)
         n_left = length - call(backend.num_special_tokens_to_add, True) - len(asked.ids)
         parts = encoding_of(backend, document)
         is_long = len(parts.ids) > n_left
@@ -127,13 +128,13 @@ class Task(Pipeline):
                 "max_seq_len",
                 f"{length} leaves {n_left} tokens beside the question, no more than doc_stride {stride}",
             )
-        words, places, cls_id = parts.word_ids, parts.offsets, self.tasks.tokenizer.loaded.cls_id
+        words, places, cls_id = parts.word_ids, parts.offsets, loaded.cls_id
         begins = dict(
             zip(reversed(words), reversed(places), strict=True)
         )  # that of a word's first token stays
         ends = dict(zip(words, places, strict=True))
         if is_long:
-            call(parts.truncate, n_left, stride)
+            call(parts.truncate, n_left, stride, side)
         windows = []
         for part in (parts, *parts.overflowing):
             encoded = joined(self.tasks.tokenizer, [asked, part], truncated=cut)
@@ -158,7 +159,8 @@ class Task(Pipeline):
             logits[window.read] = rows
             starts, ends = softmax(logits.T)
             no_answer = min(no_answer, float(starts[0] * ends[0]))
-            starts[0] = ends[0] = 0.0
+            elsewhere = [i == 0 or text != 1 for i, text in enumerate(texts)]
+            starts[elsewhere] = ends[elsewhere] = 0.0  # also of a question that holds the CLS token
             for score, first, last in _best_spans(starts, ends, n_spans, longest):
                 if texts[first] == texts[last] == 1:
                     _add(by_text, document, score, *window.place(first, last, aligned=aligned))

@@ -157,7 +157,7 @@ class Task(Pipeline):
         if n_tokens > room:
             if stride is None and not chosen["truncation"]:
                 raise too_long(n_tokens + self.tasks.max_len - room, self.tasks.max_len)
-            call(encoding.truncate, room, stride or 0)
+            call(encoding.truncate, room, stride or 0, self.tasks.tokenizer.loaded.cut_side)
             cut, parts = stride is None, [encoding] if stride is None else [encoding, *encoding.overflowing]
         windows = [joined(self.tasks.tokenizer, [part], truncated=cut) for part in parts]
         if starts is None:

@@ -54,7 +54,7 @@ class HeadedDecoder:
                 )
             shapes = {kind: {"d_inner": width, "dense_bias": False} | more for kind, more in _SHAPES.items()}
         gemma = self._name == "Gemma3ForCausalLM" and config.flag("use_bidirectional_attention", False)
-        causal = not gemma and _is_causal(config, decoder)
+        causal = _is_causal(config, decoder) and not gemma
         return decoder.without_words(task_head(config, shapes), causal=causal)
 
     def answer_row(self, config: Config) -> AnswerRow:

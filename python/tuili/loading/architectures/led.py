@@ -44,7 +44,8 @@ def spec(config: Config) -> ModelSpec:
         raise config.wrong("attention_window", f"an even number, or {n_layers} of them")
     n_read = config.integer("max_encoder_position_embeddings", 1, MAX_POSITIONS, 16384)
     n_written = config.integer("max_decoder_position_embeddings", 1, MAX_POSITIONS, 1024)
-    config.values = {**config.values, "max_position_embeddings": n_written}
+    config.ignore("scale_embedding", False)
+    config.values = {**config.values, "max_position_embeddings": n_written, "scale_embedding": False}
     return fairseq(
         config,
         placement="post",
