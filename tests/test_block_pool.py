@@ -332,6 +332,17 @@ def test_growing_is_all_or_nothing():
     assert pool.n_free == 0
 
 
+@pytest.mark.parametrize("n_blocks, n_window", [(4, 9), (9, 4)])
+def test_what_is_taken_ahead_leaves_what_is_to_be_spared_of_every_area(n_blocks, n_window):
+    pool = _core.BlockPool(n_blocks, BLOCK_SIZE, windows={GEMMA_WINDOW: n_window}, step_tokens=BLOCK_SIZE)
+    sequence = new_sequence(TOKENS)
+    assert pool.grow(sequence, BLOCK_SIZE) and pool.least_free == 3
+    assert not pool.grow_ahead([sequence], 2 * BLOCK_SIZE, n_spare=3)
+    assert (sequence.n_blocks, pool.least_free) == (1, 3)
+    assert pool.grow_ahead([sequence], 2 * BLOCK_SIZE, n_spare=2)
+    assert (sequence.n_blocks, pool.least_free) == (2, 2)
+
+
 def test_those_that_decode_grow_together_up_to_the_first_that_finds_no_block():
     pool = _core.BlockPool(6, BLOCK_SIZE, prefix_cache=False)
     whole = TOKENS[: 2 * BLOCK_SIZE]
@@ -380,6 +391,19 @@ def test_a_refused_fork_changes_nothing(name):
         pool.fork(child, parent, n_tokens)
     pool.check_invariants()
     assert pool.n_free == 4
+
+
+def test_a_fork_needs_a_block_of_every_area():
+    model, windows = built("gemma3"), {GEMMA_WINDOW: 2}
+    pool = _core.BlockPool(8, BLOCK_SIZE, windows=windows, step_tokens=32)
+    cache = _core.KvCache(model.spec, 8, BLOCK_SIZE, windows=windows)
+    parent, child = new_sequence(TOKENS[:20]), new_sequence([*TOKENS[:20], 9])
+    assert pool.grow(parent, 20)
+    _core.Runner(model, cache, max_batch_tokens=32, num_threads=1).step([parent], [20], [False])
+    assert (pool.n_free, pool.least_free) == (6, 0)
+    assert pool.fork(child, parent, 20) is None and child.n_blocks == 0
+    assert pool.fork(child, parent, BLOCK_SIZE) is not None and child.n_blocks == 1
+    pool.check_invariants()
 
 
 def test_a_fork_goes_on_as_its_parent_would():
