@@ -343,6 +343,14 @@ def test_what_is_taken_ahead_leaves_what_is_to_be_spared_of_every_area(n_blocks,
     assert (sequence.n_blocks, pool.least_free) == (2, 2)
 
 
+def test_growing_takes_the_blocks_of_a_source_too_or_none():
+    sequence = _core.Sequence(np.array(TOKENS[:17], np.int32), source=np.array(TOKENS[:17], np.int32))
+    pool = _core.BlockPool(3, BLOCK_SIZE)
+    assert not pool.grow(sequence, 17) and (sequence.n_blocks, pool.n_free) == (0, 3)
+    pool = _core.BlockPool(4, BLOCK_SIZE)
+    assert pool.grow(sequence, 17) and pool.n_free == 0
+
+
 def test_those_that_decode_grow_together_up_to_the_first_that_finds_no_block():
     pool = _core.BlockPool(6, BLOCK_SIZE, prefix_cache=False)
     whole = TOKENS[: 2 * BLOCK_SIZE]

@@ -361,7 +361,9 @@ def test_lines_end_as_windows_ends_them_and_a_byte_order_mark_is_none_of_them(ru
 
 @pytest.mark.parametrize("command", ["translate", "summarize"])
 def test_every_argument_of_a_task_is_an_option(command):
-    options = cli._parse([command, "m", "text", "--early-stopping", "never", "--bad-words=a", "--num-beams=4"])
+    options = cli._parse(
+        [command, "m", "text", "--early-stopping", "never", "--bad-words=a", "--num-beams=4"]
+    )
     assert vars(options).keys() >= {*sampling_arguments.OF_TASKS}
     assert (options.early_stopping, options.bad_words, options.num_beams) == ("never", ["a"], 4)
 

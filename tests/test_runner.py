@@ -10,9 +10,11 @@ import pytest
 
 import reference
 import tiny_models
+from seq2seq_models import by_name, write
 from tiny_core import How, build, built, core_spec, run, some_ids, tiny
 from tiny_models import TinyModel, Weight, tiny_llama
 from tuili import _core, errors
+from tuili.loading.model import load, plan_model
 
 BLOCK_SIZE = 16
 
@@ -151,6 +153,21 @@ def test_a_cache_of_another_model_is_refused():
     wider = core_spec(dataclasses.replace(gemma, spec=gemma.spec | {"layers": layers}))
     with pytest.raises(errors.InvalidParameterError, match="cache"):
         _core.Runner(built("gemma3"), _core.KvCache(wider, 4, 16, windows={9: 4}))
+
+
+def test_blocks_of_a_source_are_of_the_cache(tmp_path):
+    model = load(plan_model(write(by_name("T5"), tmp_path))).model
+    runner = _core.Runner(
+        model, _core.KvCache(model.spec, 4, BLOCK_SIZE), max_source_tokens=64, num_threads=1
+    )
+    pool = _core.BlockPool(8, BLOCK_SIZE)
+    pool.take(8)
+    for block in (0, 7):  # the last one is given first, and to the source
+        pool.drop(block)
+    sequence = _core.Sequence(some_ids(1), source=some_ids(5))
+    assert pool.grow(sequence, 1) and (sequence.source_block_ids, sequence.block_ids) == ([7], [0])
+    with pytest.raises(errors.InvalidParameterError, match="block 7 is not in the cache"):
+        runner.step([sequence], [1], [False])
 
 
 def test_a_part_of_a_block_is_copied_in_its_own_area_alone():
