@@ -317,6 +317,28 @@ def test_a_salt_separates_tenants():
     assert pool.attach_prefix(new_sequence(TOKENS, salt=1)) == 48
 
 
+def test_prefixes_whose_hashes_are_equal_are_told_apart():
+    pool = _core.BlockPool(8, BLOCK_SIZE, key=1, hash_mask=0)
+    pool.publish(computed(pool, TOKENS, salt=1))
+    other = [8, *TOKENS[1:]]
+    assert pool.attach_prefix(new_sequence(TOKENS, salt=2)) == 0
+    assert pool.attach_prefix(new_sequence(other, salt=1)) == 0
+    pool.publish(computed(pool, other[:BLOCK_SIZE], salt=1))
+    assert pool.attach_prefix(new_sequence(other, salt=1)) == BLOCK_SIZE, "what follows it followed another"
+
+
+@pytest.mark.parametrize(
+    "window, block_size, step_tokens", [(8, 16, 1), (40, 48, 32), (100, 7, 64), (1, 1024, 3)]
+)
+def test_a_span_is_what_the_worst_step_needs(window, block_size, step_tokens):
+    def n_blocks(position):
+        first = max(0, position - window + 1) // 64 * 64 // block_size
+        return -(-(position + step_tokens) // block_size) - first
+
+    span = _core.BlockPool.window_span(window, block_size, step_tokens)
+    assert span == max(map(n_blocks, range(10_000)))
+
+
 def test_without_prefix_cache_nothing_is_found():
     pool = _core.BlockPool(8, BLOCK_SIZE, prefix_cache=False)
     pool.publish(computed(pool, TOKENS))
