@@ -18,6 +18,7 @@ import tuili
 from architecture_files import write
 from architecture_table import CASES
 from reference_formats import encode_float
+from tiny_core import build
 from tiny_files import write_hf_folder
 from tiny_models import Weight, tiny_llama
 from tuili import _core
@@ -213,6 +214,20 @@ def test_greedy_answers_are_those_of_all_logits(llm, params):
     assert tokens_of(llm, PROMPTS, logprobs=0, **params) == screened
     assert llm._runner.n_screened() == middle
     assert [tokens_of(llm, [prompt], **params)[0] for prompt in PROMPTS] == screened
+
+
+@pytest.mark.parametrize("collect_logits", [False, True])
+def test_logits_that_are_collected_are_all_made(collect_logits):
+    model = build(with_large_head(tiny_llama()))
+    pool, cache = _core.BlockPool(1, 16), _core.KvCache(model.spec, 1, 16)
+    runner = _core.Runner(model, cache, max_batch_tokens=16, num_threads=1)
+    greedy = _core.SamplingParams(temperature=0.0)
+    sequence = _core.Sequence(np.array([3], np.int32), greedy, collect_logits=collect_logits)
+    assert pool.grow(sequence, 1)
+    runner.step([sequence], [1], [True])
+    assert runner.n_screened() == (0 if collect_logits else 1)
+    if collect_logits:
+        assert sequence.logits().argmax(axis=1).tolist() == sequence.token_ids(1)
 
 
 def test_a_forbidden_likeliest_token_is_not_chosen(llm):
