@@ -216,18 +216,32 @@ def test_greedy_answers_are_those_of_all_logits(llm, params):
     assert [tokens_of(llm, [prompt], **params)[0] for prompt in PROMPTS] == screened
 
 
-@pytest.mark.parametrize("collect_logits", [False, True])
-def test_logits_that_are_collected_are_all_made(collect_logits):
+def stepped(mask=None, **options) -> tuple[_core.Sequence, int]:
+    """A sequence that has drawn its first token, and how many tokens the screen chose."""
     model = build(with_large_head(tiny_llama()))
     pool, cache = _core.BlockPool(1, 16), _core.KvCache(model.spec, 1, 16)
     runner = _core.Runner(model, cache, max_batch_tokens=16, num_threads=1)
-    greedy = _core.SamplingParams(temperature=0.0)
-    sequence = _core.Sequence(np.array([3], np.int32), greedy, collect_logits=collect_logits)
+    sequence = _core.Sequence(np.array([3], np.int32), _core.SamplingParams(temperature=0.0), **options)
     assert pool.grow(sequence, 1)
+    if mask is not None:
+        sequence.allow(mask)
     runner.step([sequence], [1], [True])
-    assert runner.n_screened() == (0 if collect_logits else 1)
-    if collect_logits:
-        assert sequence.logits().argmax(axis=1).tolist() == sequence.token_ids(1)
+    return sequence, runner.n_screened()
+
+
+def test_logits_that_are_collected_are_all_made():
+    sequence, n_screened = stepped(collect_logits=True)
+    assert n_screened == 0 and sequence.logits().argmax(axis=1).tolist() == sequence.token_ids(1)
+    assert stepped()[0].token_ids(1) == sequence.token_ids(1) and stepped()[1] == 1
+
+
+def test_a_likeliest_token_outside_the_mask_is_not_chosen():
+    (likeliest,) = stepped()[0].token_ids(1)
+    mask = np.full(-(-N_VOCAB // 32), 2**32 - 1, np.uint32)
+    assert stepped(mask)[0].token_ids(1) == [likeliest]
+    mask[likeliest // 32] ^= np.uint32(1 << likeliest % 32)
+    sequence, n_screened = stepped(mask)
+    assert sequence.token_ids(1) != [likeliest] and n_screened == 0
 
 
 def test_a_forbidden_likeliest_token_is_not_chosen(llm):
