@@ -357,9 +357,8 @@ def test_forged_values_that_are_no_numbers_are_refused(folder, kv_cache_dtype, i
         begin = prefix._HEADER.size + 4 * N_SAVED
         n_bytes = (len(data) - SUM - begin) // 4
         refused(llm, forged(data, begin, b"\xff" * n_bytes))
-        last = (
-            (len(data[:-SUM].rstrip(b"\0")) - 1) // 4 * 4
-        )  # the last number of the last block, or its scale
+        # The last number of the last block, or its scale.
+        last = (len(data[:-SUM].rstrip(b"\0")) - 1) // 4 * 4
         for value in (b"\xff" * 4, infinity):
             refused(llm, forged(data, last, value))
 
