@@ -384,7 +384,8 @@ def test_those_that_decode_grow_together_up_to_the_first_that_finds_no_block():
         return sequence
 
     waiting, one, done, two = new_sequence(whole), drawn(1), drawn(0), drawn(2)
-    assert pool.grow_decoding([]) == pool.grow_decoding([waiting, done, two]) == []
+    begun = new_sequence(TOKENS[:1])  # lacks one token, too, of its prompt
+    assert pool.grow_decoding([]) == pool.grow_decoding([waiting, begun, done, two]) == []
     pool.release(two)
     assert pool.grow_decoding([waiting, one, done]) == [1] and one.n_blocks == 3
     last = computed(pool, whole[:1])
