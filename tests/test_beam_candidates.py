@@ -105,6 +105,23 @@ def test_candidates_are_the_likeliest_that_are_allowed(model, rule, n, n_best):
     assert best == likeliest(logprobs, n_best)
 
 
+@pytest.mark.parametrize(
+    "params, first",
+    [
+        ({"source_penalty": 0.01}, PROMPT),
+        ({"repetition_penalty": 0.01}, PROMPT),
+        ({"logit_bias": [(7, 99.0)]}, [7]),
+        ({"sequence_bias": [([7], 99.0)]}, [7]),
+        ({"allowed_token_ids": [7]}, [7]),
+        ({"forced_first": 7}, [7]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_candidates_are_ranked_by_what_parameters_make_of_them(model, params, first):
+    found, _ = stepped(model, deferred=False, n_candidates=4, **params)[0].candidates()
+    assert found[0][0] in first
+
+
 def test_candidates_that_rounding_makes_equal_are_ranked_by_id():
     """Logits that differ by less than their log-probabilities can."""
     n_vocab, small = 4096, tiny("llama")

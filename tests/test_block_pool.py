@@ -317,6 +317,28 @@ def test_a_salt_separates_tenants():
     assert pool.attach_prefix(new_sequence(TOKENS, salt=1)) == 48
 
 
+def test_prefixes_whose_hashes_are_equal_are_told_apart():
+    pool = _core.BlockPool(8, BLOCK_SIZE, key=1, hash_mask=0)
+    pool.publish(computed(pool, TOKENS, salt=1))
+    other = [8, *TOKENS[1:]]
+    assert pool.attach_prefix(new_sequence(TOKENS, salt=2)) == 0
+    assert pool.attach_prefix(new_sequence(other, salt=1)) == 0
+    pool.publish(computed(pool, other[:BLOCK_SIZE], salt=1))
+    assert pool.attach_prefix(new_sequence(other, salt=1)) == BLOCK_SIZE, "what follows it followed another"
+
+
+@pytest.mark.parametrize(
+    "window, block_size, step_tokens", [(8, 16, 1), (40, 48, 32), (100, 7, 64), (1, 1024, 3)]
+)
+def test_a_span_is_what_the_worst_step_needs(window, block_size, step_tokens):
+    def n_blocks(position):
+        first = max(0, position - window + 1) // 64 * 64 // block_size
+        return -(-(position + step_tokens) // block_size) - first
+
+    span = _core.BlockPool.window_span(window, block_size, step_tokens)
+    assert span == max(map(n_blocks, range(10_000)))
+
+
 def test_without_prefix_cache_nothing_is_found():
     pool = _core.BlockPool(8, BLOCK_SIZE, prefix_cache=False)
     pool.publish(computed(pool, TOKENS))
@@ -332,6 +354,25 @@ def test_growing_is_all_or_nothing():
     assert pool.n_free == 0
 
 
+@pytest.mark.parametrize("n_blocks, n_window", [(4, 9), (9, 4)])
+def test_what_is_taken_ahead_leaves_what_is_to_be_spared_of_every_area(n_blocks, n_window):
+    pool = _core.BlockPool(n_blocks, BLOCK_SIZE, windows={GEMMA_WINDOW: n_window}, step_tokens=BLOCK_SIZE)
+    sequence = new_sequence(TOKENS)
+    assert pool.grow(sequence, BLOCK_SIZE) and pool.least_free == 3
+    assert not pool.grow_ahead([sequence], 2 * BLOCK_SIZE, n_spare=3)
+    assert (sequence.n_blocks, pool.least_free) == (1, 3)
+    assert pool.grow_ahead([sequence], 2 * BLOCK_SIZE, n_spare=2)
+    assert (sequence.n_blocks, pool.least_free) == (2, 2)
+
+
+def test_growing_takes_the_blocks_of_a_source_too_or_none():
+    sequence = _core.Sequence(np.array(TOKENS[:17], np.int32), source=np.array(TOKENS[:17], np.int32))
+    pool = _core.BlockPool(3, BLOCK_SIZE)
+    assert not pool.grow(sequence, 17) and (sequence.n_blocks, pool.n_free) == (0, 3)
+    pool = _core.BlockPool(4, BLOCK_SIZE)
+    assert pool.grow(sequence, 17) and pool.n_free == 0
+
+
 def test_those_that_decode_grow_together_up_to_the_first_that_finds_no_block():
     pool = _core.BlockPool(6, BLOCK_SIZE, prefix_cache=False)
     whole = TOKENS[: 2 * BLOCK_SIZE]
@@ -343,7 +384,8 @@ def test_those_that_decode_grow_together_up_to_the_first_that_finds_no_block():
         return sequence
 
     waiting, one, done, two = new_sequence(whole), drawn(1), drawn(0), drawn(2)
-    assert pool.grow_decoding([]) == pool.grow_decoding([waiting, done, two]) == []
+    begun = new_sequence(TOKENS[:1])  # lacks one token, too, of its prompt
+    assert pool.grow_decoding([]) == pool.grow_decoding([waiting, begun, done, two]) == []
     pool.release(two)
     assert pool.grow_decoding([waiting, one, done]) == [1] and one.n_blocks == 3
     last = computed(pool, whole[:1])
@@ -380,6 +422,19 @@ def test_a_refused_fork_changes_nothing(name):
         pool.fork(child, parent, n_tokens)
     pool.check_invariants()
     assert pool.n_free == 4
+
+
+def test_a_fork_needs_a_block_of_every_area():
+    model, windows = built("gemma3"), {GEMMA_WINDOW: 2}
+    pool = _core.BlockPool(8, BLOCK_SIZE, windows=windows, step_tokens=32)
+    cache = _core.KvCache(model.spec, 8, BLOCK_SIZE, windows=windows)
+    parent, child = new_sequence(TOKENS[:20]), new_sequence([*TOKENS[:20], 9])
+    assert pool.grow(parent, 20)
+    _core.Runner(model, cache, max_batch_tokens=32, num_threads=1).step([parent], [20], [False])
+    assert (pool.n_free, pool.least_free) == (6, 0)
+    assert pool.fork(child, parent, 20) is None and child.n_blocks == 0
+    assert pool.fork(child, parent, BLOCK_SIZE) is not None and child.n_blocks == 1
+    pool.check_invariants()
 
 
 def test_a_fork_goes_on_as_its_parent_would():

@@ -359,6 +359,15 @@ def test_lines_end_as_windows_ends_them_and_a_byte_order_mark_is_none_of_them(ru
 # --- what is generated
 
 
+@pytest.mark.parametrize("command", ["translate", "summarize"])
+def test_every_argument_of_a_task_is_an_option(command):
+    options = cli._parse(
+        [command, "m", "text", "--early-stopping", "never", "--bad-words=a", "--num-beams=4"]
+    )
+    assert vars(options).keys() >= {*sampling_arguments.OF_TASKS}
+    assert (options.early_stopping, options.bad_words, options.num_beams) == ("never", ["a"], 4)
+
+
 def test_every_argument_is_a_parameter():
     assert {*sampling_arguments.NAMES, *sampling_arguments.LEFT_OUT} == set(NAMES)
     given = ["--min-tokens=1", "--logprobs=2", "--typical-p=0.5", "--ignore-eos", "--early-stopping", "never"]

@@ -144,10 +144,8 @@ def test_the_last_token_shows_what_was_held_back():
     assert play(["a", "b"], max_tokens=2, stop=["bc"]) == (["a", "b"], "length", "full")
 
 
-@pytest.mark.parametrize("n", [256])
-def test_many_long_stop_strings_cost_little(n):
-    stops = ["x" * 4095 + chr(0x4E00 + i) for i in range(n)]
-    stops = [stop.encode()[:4096].decode("utf-8", "ignore") for stop in stops]
+def test_what_many_long_stop_strings_begin_with_is_text():
+    stops = ["x" * 4093 + chr(0x4E00 + i) for i in range(256)]
     shown, reason, _ = play(["x"] * 50, stop=stops)
     assert ("".join(shown), reason) == ("x" * 50, None)
 

@@ -18,6 +18,7 @@ import tuili
 from architecture_files import write
 from architecture_table import CASES
 from reference_formats import encode_float
+from tiny_core import build
 from tiny_files import write_hf_folder
 from tiny_models import Weight, tiny_llama
 from tuili import _core
@@ -213,6 +214,34 @@ def test_greedy_answers_are_those_of_all_logits(llm, params):
     assert tokens_of(llm, PROMPTS, logprobs=0, **params) == screened
     assert llm._runner.n_screened() == middle
     assert [tokens_of(llm, [prompt], **params)[0] for prompt in PROMPTS] == screened
+
+
+def stepped(mask=None, **options) -> tuple[_core.Sequence, int]:
+    """A sequence that has drawn its first token, and how many tokens the screen chose."""
+    model = build(with_large_head(tiny_llama()))
+    pool, cache = _core.BlockPool(1, 16), _core.KvCache(model.spec, 1, 16)
+    runner = _core.Runner(model, cache, max_batch_tokens=16, num_threads=1)
+    sequence = _core.Sequence(np.array([3], np.int32), _core.SamplingParams(temperature=0.0), **options)
+    assert pool.grow(sequence, 1)
+    if mask is not None:
+        sequence.allow(mask)
+    runner.step([sequence], [1], [True])
+    return sequence, runner.n_screened()
+
+
+def test_logits_that_are_collected_are_all_made():
+    sequence, n_screened = stepped(collect_logits=True)
+    assert n_screened == 0 and sequence.logits().argmax(axis=1).tolist() == sequence.token_ids(1)
+    assert stepped()[0].token_ids(1) == sequence.token_ids(1) and stepped()[1] == 1
+
+
+def test_a_likeliest_token_outside_the_mask_is_not_chosen():
+    (likeliest,) = stepped()[0].token_ids(1)
+    mask = np.full(-(-N_VOCAB // 32), 2**32 - 1, np.uint32)
+    assert stepped(mask)[0].token_ids(1) == [likeliest]
+    mask[likeliest // 32] ^= np.uint32(1 << likeliest % 32)
+    sequence, n_screened = stepped(mask)
+    assert sequence.token_ids(1) != [likeliest] and n_screened == 0
 
 
 def test_a_forbidden_likeliest_token_is_not_chosen(llm):

@@ -229,6 +229,28 @@ def test_what_stands_before_a_decoders_head_fits_it(family, head, said):
         core_spec(wrong)
 
 
+@pytest.mark.parametrize(
+    ("family", "fields", "said"),
+    [
+        ("bert", {"position_offset": 1}, "learned positions"),
+        ("llama", {"padding_id": -2}, "padding_id must be in"),
+        ("llama", {"padding_id": 3}, "has the row before that of position 0"),
+    ],
+)
+def test_rows_of_positions_are_in_their_table(family, fields, said):
+    model = tiny(family)
+    with pytest.raises(ModelFormatError, match=said):
+        core_spec(dataclasses.replace(model, spec=model.spec | fields))
+
+
+def test_a_layer_shares_weights_with_one_of_its_kind():
+    model = tiny("llama")
+    first, second, *rest = model.spec["layers"]
+    layers = [first, second | {"weights_of": 0, "d_ff": second["d_ff"] + 1}, *rest]
+    with pytest.raises(ModelFormatError, match="a layer of another kind"):
+        core_spec(dataclasses.replace(model, spec=model.spec | {"layers": layers}))
+
+
 def test_values_turn_as_keys_do_or_not_at_all():
     model = tiny("bert")
     layers = [layer | {"rope": -1, "rope_values": True} for layer in model.spec["layers"]]

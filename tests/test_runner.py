@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 
 import reference
 import tiny_models
+from seq2seq_models import by_name, write
 from tiny_core import How, build, built, core_spec, run, some_ids, tiny
 from tiny_models import TinyModel, Weight, tiny_llama
 from tuili import _core, errors
+from tuili.loading.model import load, plan_model
 
 BLOCK_SIZE = 16
 
@@ -53,6 +56,11 @@ REFUSED = {
     "one sequence twice": lambda b: ([b.sequence, b.sequence], [1, 1], [False, False]),
     "no blocks": lambda b: ([_core.Sequence(some_ids(3))], [3], [False]),
     "too few blocks": lambda b: ([b.new(some_ids(40))], [40], [False]),
+    "a token type of a model without": lambda b: (
+        [b.new(some_ids(3), token_type_ids=[0, 0, 1])],
+        [3],
+        [False],
+    ),
     "a batch too large": lambda b: ([b.new(some_ids(32)) for _ in range(3)], [32] * 3, [False] * 3),
     "too many sequences": lambda b: (
         [b.sequence, b.new(some_ids(1)), b.new(some_ids(1))],
@@ -140,6 +148,42 @@ def test_a_cache_of_another_model_is_refused():
         _core.Runner(built("llama"))
     with pytest.raises(errors.InvalidParameterError, match="cache"):
         _core.Runner(built("bert"), _core.KvCache(built("bert").spec, 4, 16))
+    gemma = tiny("gemma3")
+    layers = [layer | {"sliding_window": layer["sliding_window"] and 9} for layer in gemma.spec["layers"]]
+    wider = core_spec(dataclasses.replace(gemma, spec=gemma.spec | {"layers": layers}))
+    with pytest.raises(errors.InvalidParameterError, match="cache"):
+        _core.Runner(built("gemma3"), _core.KvCache(wider, 4, 16, windows={9: 4}))
+
+
+def test_blocks_of_a_source_are_of_the_cache(tmp_path):
+    model = load(plan_model(write(by_name("T5"), tmp_path))).model
+    runner = _core.Runner(
+        model, _core.KvCache(model.spec, 4, BLOCK_SIZE), max_source_tokens=64, num_threads=1
+    )
+    pool = _core.BlockPool(8, BLOCK_SIZE)
+    pool.take(8)
+    for block in (0, 7):  # the last one is given first, and to the source
+        pool.drop(block)
+    sequence = _core.Sequence(some_ids(1), source=some_ids(5))
+    assert pool.grow(sequence, 1) and (sequence.source_block_ids, sequence.block_ids) == ([7], [0])
+    with pytest.raises(errors.InvalidParameterError, match="block 7 is not in the cache"):
+        runner.step([sequence], [1], [False])
+
+
+def test_a_part_of_a_block_is_copied_in_its_own_area_alone():
+    model, windows = built("gemma3"), {tiny_models.GEMMA_WINDOW: 2}
+    cache = _core.KvCache(model.spec, 2, 32, windows=windows)
+    pool = _core.BlockPool(2, 32, windows=windows, step_tokens=64)
+    runner = _core.Runner(model, cache, max_batch_tokens=64, num_threads=1)
+    sequence = _core.Sequence(some_ids(64))
+    assert pool.grow(sequence, 64)
+    runner.step([sequence], [64], [False])
+    before = cache.read(sequence, 64, 0, 2)
+    (first, second), ((beside, _),) = sequence.block_ids, sequence.window_block_ids
+    runner.copy_block([first, beside], [second, beside], (0, 16))
+    after = cache.read(sequence, 64, 0, 2)
+    n_beside = _core.KvCache.block_bytes(model.spec, 32, "float32", window=tiny_models.GEMMA_WINDOW)
+    assert (after != before)[:-n_beside].any() and (after == before)[-n_beside:].all()
 
 
 @pytest.mark.parametrize("dtype, size", [("float32", 4), ("float16", 2), ("bfloat16", 2)])

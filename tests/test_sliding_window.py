@@ -202,6 +202,21 @@ def test_a_crowd_in_a_small_window_leaks_nothing_and_changes_nothing(layers, spa
     assert all(window.n_cached == 0 for window in engine._pool.windows)
 
 
+def test_who_gives_way_to_a_prompt_in_a_window_is_out_of_the_step():
+    """It decodes, and the step holds its token already."""
+    engine, handles = engine_of("mixed", n_blocks=10 * FULL, spare=3), []
+    arrivals = [(300, 1, 4), (70, 0, 4), (70, 0, 0), (20, 2, 2)]  # tokens, priority, steps before it comes
+    for i, (n, priority, n_steps) in enumerate(arrivals):
+        for _ in range(n_steps):
+            engine.step()
+        handles.append(engine.submit(IDS[i : i + n], sampling(max_tokens=9, priority=priority)))
+    drain(engine)
+    assert engine.scheduler.n_preemptions > 0 and is_idle(engine)
+    for i, (handle, (n, *_)) in enumerate(zip(handles, arrivals, strict=True)):
+        by_itself = outputs(engine_of("mixed", prefix_caching=False), (IDS[i : i + n], {"max_tokens": 9}))
+        assert handle.result(timeout=0).outputs == by_itself[0].outputs
+
+
 def test_a_fork_from_one_that_went_on_by_a_window_is_refused():
     """The parent has given back what the child would see; later beginnings can still be shared."""
     model = model_of("mixed")

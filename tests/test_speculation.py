@@ -169,3 +169,13 @@ def test_a_stream_gets_guessed_tokens_together():
         chunks.append(next(stream).text)
     chunks += [chunk.text for chunk in stream]
     assert "".join(chunks) == "bcdefghijklmnopqrstu" and max(map(len, chunks)) > 3
+
+
+def test_the_guesses_of_a_step_have_sixteen_rows_with_all_that_run():
+    engine = make_engine(max_num_seqs=4)
+    ids = codes("abcdefghijklmnopqrstuvwxyz{|}~ab")
+    sequences = [_core.Sequence(np.array(ids, np.int32), GREEDY, prompt_lookup=10) for _ in range(4)]
+    assert all(engine._pool.grow(sequence, 100) for sequence in sequences)
+    engine._runner.step(sequences, [len(ids)] * 4, [True] * 4)
+    drafted = [engine._runner.run(sequences, max_steps=1, max_s=60).n_drafted for _ in range(4)]
+    assert max(drafted) == 16 - 4

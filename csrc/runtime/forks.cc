@@ -59,7 +59,7 @@ std::optional<std::vector<BlockCopy>> BlockPool::fork(Sequence& child, const Seq
     WindowBlocks& own = child.windows[w];
     const WindowBlocks& theirs = parent.windows[w];
     own.ids.reserve(n_blocks);
-    own.n_gone = std::min(first_block(windows_[w], n_tokens), n_whole);
+    own.n_gone = first_block(windows_[w], n_tokens);
     own.ids.assign(n_whole, kNone);
     for (int64_t i = own.n_gone; i < n_whole; ++i) windows_[w].ledger.share(own.ids[i] = theirs.ids[i]);
     if (n_blocks == n_whole) continue;

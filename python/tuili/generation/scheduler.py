@@ -379,7 +379,7 @@ class Scheduler:
 
     def _admit(self, plan: StepPlan, room: Room, now: float) -> Row | None:
         """Let the first row run that can meet its deadline; None if none can run now."""
-        while self.waiting and len(self.running) < self._limits.max_num_seqs:
+        while self.waiting:
             row = self._next_waiting()
             if row is None or not self._has_room_for_source(plan, row, room) or not self._take_blocks(row):
                 return None
