@@ -79,7 +79,7 @@ def life():
         list(llm.stream("the", max_tokens=3))
 
 reading, writing = os.pipe()
-if not os.fork():  # what a life imports is there before memory is short, in which Python's compiler may stand
+if not os.fork():  # to import what a life does before memory is short
     life()
     os.write(writing, " ".join(sys.modules).encode())
     os._exit(0)
