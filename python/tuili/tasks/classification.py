@@ -50,7 +50,7 @@ def outputs(
     in errors.
     """
     inputs = model.encode_each([(*texts_of(item, name), space) for item in items])
-    return inputs, [rows[0] for rows in model.answers(inputs, progress=progress)] if inputs else []
+    return inputs, [rows[0] for rows in model.answers(inputs, progress=progress)]
 
 
 def classify(

@@ -99,7 +99,7 @@ class Task(Pipeline):
         windows = self.tasks.tokenizer.each(read, pairs)
         flat = [window.encoded for one in windows for window in one]
         rows = [window.read for one in windows for window in one]
-        answers = iter(self.tasks.answers(flat, rows)) if flat else iter(())
+        answers = iter(self.tasks.answers(flat, rows))
         results = []
         for (_, document), one in zip(pairs, windows, strict=True):
             found = self._answers(document, [(window, next(answers)) for window in one], chosen)
@@ -159,7 +159,7 @@ class Task(Pipeline):
             logits[window.read] = rows
             starts, ends = softmax(logits.T)
             no_answer = min(no_answer, float(starts[0] * ends[0]))
-            elsewhere = [i == 0 or text != 1 for i, text in enumerate(texts)]
+            elsewhere = [text != 1 for text in texts]
             starts[elsewhere] = ends[elsewhere] = 0.0  # also of a question that holds the CLS token
             for score, first, last in _best_spans(starts, ends, n_spans, longest):
                 if texts[first] == texts[last] == 1:

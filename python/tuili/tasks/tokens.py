@@ -113,7 +113,7 @@ class Task(Pipeline):
         given = sentences if split else [None] * len(texts)
         windows = self.tasks.tokenizer.each(read, list(zip(texts, given, strict=True)))
         flat = [window for one in windows for window in one]
-        answers = iter(self.tasks.answers(flat)) if flat else iter(())
+        answers = iter(self.tasks.answers(flat))
         results = []
         for text, one in zip(texts, windows, strict=True):
             found: list[Entity] = []

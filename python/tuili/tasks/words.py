@@ -65,7 +65,7 @@ class Task(Pipeline):
                 raise InvalidParameterError(
                     f"inputs: text {i} has no mask token ({self.mask_token})", param="inputs", code="no_mask"
                 )
-        answers = self.tasks.answers(encoded, masks) if encoded else []
+        answers = self.tasks.answers(encoded, masks)
         results = [
             self._filled(one, at, rows, targets, top_k)
             for one, at, rows in zip(encoded, masks, answers, strict=True)

@@ -36,7 +36,7 @@ class Task(Pipeline):
         head = self.tasks.head(TASK, "sequence")
         if head.entailment is None or len(head.labels) < 2:
             refuse(TASK, self.model)
-        self._entailment = head.entailment or 0
+        self._entailment = head.entailment
 
     def settings(self, chosen: dict[str, Any]) -> tuple[str, bool, Room]:
         """The template, multi_label, and the room."""
