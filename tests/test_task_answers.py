@@ -92,7 +92,7 @@ def test_a_model_of_two_labels_entails(entailing):
 
 
 def test_all_scores_may_come_in_the_order_of_labels(entailing):
-    pipe = tuili.pipeline("text-classification", entailing)
+    pipe = tuili.pipeline("text-classification", entailing, num_workers=0)
     scores = entailing.classify(TEXT)["scores"]
     every = [{"label": label, "score": score} for label, score in scores.items()]
     assert pipe(TEXT, return_all_scores=True) == [every]

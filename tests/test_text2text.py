@@ -16,6 +16,7 @@ from translation_folders import FOLDERS, GOLDENS, load
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError, PromptTooLongError
 from tuili.loading.config import Config
 from tuili.loading.task_parameters import task_parameters
+from tuili.tasks.sources import Direction, SourceTokenizer
 from tuili.tasks.text2text import Task
 
 
@@ -156,6 +157,7 @@ def test_marian_is_told_the_targets_language_in_front_of_the_text(recorder):
     assert asked(llm, "translation", ">>fra<< The cat", tgt_lang="cmn")[0] == opened
     assert asked(llm, "translation_en_to_fra", "The cat")[0] == opened
     assert asked(llm, "translation_en_to_fr", "The cat")[0] == [llm.tokenizer.encode("The cat")]
+    assert asked(llm, "translation_cmn_to_fra", "The cat")[0] == opened
     with pytest.raises(InvalidParameterError, match="cmn, fra"):
         asked(llm, "translation", ">>tlh<< The cat")
 
@@ -244,6 +246,18 @@ def test_the_first_direction_of_config_json_is_taken_where_none_is_named(recorde
     assert asked(llm, "text2text-generation", "The cat")[0] == [llm.tokenizer.encode("The cat")]
 
 
+def test_a_translation_without_a_direction_is_of_the_text_alone(recorder):
+    llm = recorder("mt5")
+    assert asked(llm, "translation", "The cat")[0] == [llm.tokenizer.encode("The cat")]
+
+
+def test_a_text_of_nothing_is_its_own_summary(recorder):
+    llm = recorder("mt5")
+    for task, key, text in (("summarization", "summary_text", " "), ("text2text-generation", "generated_text", "0")):
+        (answer,) = Task(task, llm)([" "])
+        assert list(answer) == [key] and (answer[key] == " ") == (text == " ")
+
+
 def test_answers_are_texts_or_token_ids(recorder):
     llm = recorder("mt5", decoder_start_token_id=0)
     task = Task("summarization", llm)
@@ -280,6 +294,14 @@ def test_other_directions_than_config_jsons_are_refused(recorder):
         asked(llm, "translation", "The cat", src_lang="en", tgt_lang="zh")
     with pytest.raises(InvalidParameterError, match="none to choose from"):
         asked(recorder("bart"), "translation", "The cat", tgt_lang="zh")
+
+
+def test_of_a_source_a_token_stays_at_least(recorder):
+    sources = SourceTokenizer(recorder("mt5"))
+    whole, _ = sources.encode("The cat", Direction(), cut=None)
+    assert sources.encode("The cat", Direction(), cut=2) == ([whole[0], whole[-1]], True)
+    with pytest.raises(PromptTooLongError):
+        sources.encode("The cat", Direction(), cut=1)
 
 
 def test_what_is_too_long_is_cut_at_its_end_where_that_is_allowed(recorder):

@@ -207,6 +207,7 @@ def test_a_generation_config_is_what_it_holds(adder):
         assert answer(kind(max_length=10, bos_token_id=13, eos_token_id=13, pad_token_id=13)) == "10"
         assert answer(kind(max_new_tokens=2, cache_implementation="hybrid", cache_config=None)) == "10"
         assert answer(kind(max_new_tokens=4, stop_strings=["9"]), stop="00") == "1"
+        assert answer(kind(max_new_tokens=4, eos_token_id=13), stop="00") == "1"
     unused = {"temperature": 0.7, "top_k": 5, "length_penalty": 2.0, "early_stopping": True}
     for more in ({}, {"num_beams": 1}):
         assert answer(unused | {"max_new_tokens": 4} | more) == "1000", (
@@ -355,7 +356,7 @@ def test_an_answer_goes_on_with_an_assistants_message(llama_path):
     }
     with tuili.pipeline("text-generation", llama_path, do_sample=False, max_new_tokens=4) as pipe:
         for chosen, text in texts.items():
-            options = {} if chosen else {"continue_final_message": False}
+            options = {} if chosen else {"add_generation_prompt": True}
             prompt = pipe.model.tokenizer.encode_chat([(text, False)])
             (ids,) = pipe(messages, return_tensors=True, **options)
             assert ids["generated_token_ids"][: len(prompt)] == prompt
@@ -371,6 +372,9 @@ def test_an_answer_goes_on_with_an_assistants_message(llama_path):
         assert got["generated_text"] == wanted.outputs[0].text
         with pytest.raises(tuili.InvalidParameterError):
             pipe(messages, prefix="a")
+        twice = {"tokenizer_encode_kwargs": {"a": 1}, "chat_template_kwargs": {"a": 1}}
+        with pytest.raises(tuili.InvalidParameterError, match="is given next to chat_template_kwargs"):
+            pipe(messages, **twice)
         with pytest.raises(tuili.InvalidParameterError, match="role"):
             pipe([{"role": np.arange(2), "content": "hello"}])
 
