@@ -86,7 +86,7 @@ def test_a_model_of_two_labels_entails(entailing):
     classify = tuili.pipeline("text-classification", entailing)
     pipe = tuili.pipeline("zero-shot-classification", entailing, hypothesis_template="{}")
     shares = classify([{"text": TEXT, "text_pair": label} for label in ("cat", "dog")], top_k=None)
-    wanted = sorted((one["score"] for labels in shares for one in labels if one["label"] == "entailment"))
+    wanted = sorted(one["score"] for labels in shares for one in labels if one["label"] == "entailment")
     assert pipe(TEXT, ["cat", "dog"], multi_label=True)["scores"] == pytest.approx(wanted[::-1], abs=1e-12)
     assert pipe([], ["cat"]) == []
 

@@ -15,6 +15,7 @@ import tuili
 from tiny_files import write_hf_folder
 from tiny_models import N_VOCAB, tiny_llama
 from tiny_server import running
+from tuili.tasks.generation import _steered
 
 MODELS = Path(__file__).parent / "models"
 
@@ -318,6 +319,14 @@ def test_lengths_count_what_is_left_of_a_prompt(adder):
     assert adder("123+456=999+  1=", max_length=11, **cut)[0]["generated_text"] == "100"
     ends = {"stop_token_ids": [1], "ignore_eos": True, "max_new_tokens": 4}
     assert len(adder("123+456=999+  1=", min_length=10, **cut, **ends)[0]["generated_text"]) > 2
+
+
+def test_a_least_length_may_be_nothing(adder):
+    prompt = "999+  1="
+    assert adder(prompt, min_length=0, max_new_tokens=2) == adder(prompt, max_new_tokens=2)
+    own = dict.fromkeys(("stop_sequence", "max_length", "min_length", "min_new_tokens"))
+    assert _steered({}, own | {"min_length": 3}, 5) == {"min_tokens": 0}
+    assert _steered({"truncate_prompt_tokens": 1}, own | {"max_length": 9}, 5)["max_tokens"] == 8
 
 
 def test_an_answer_whose_length_nobody_says_has_as_many_tokens_as_in_transformers(adder, monkeypatch):
