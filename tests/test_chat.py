@@ -155,7 +155,7 @@ def test_a_users_text_is_marked_and_the_templates_is_not(name: str) -> None:
         "[messages[0]] | map(attribute='content') | join", "namespace(x=c).x", "cycler(c).next()",
         "c.removeprefix('z')",
         "(messages | groupby('content') | first)[0]", "dict(k=c).k", "c | capitalize",
-        "messages[0].items() | list", "s",
+        "messages[0].items() | list", "s", "{c: 1}", "{c: 1} | tojson",
     ],
 )  # fmt: skip
 def test_marks_survive_every_operation(expression: str) -> None:
@@ -170,6 +170,11 @@ def test_marks_survive_every_operation(expression: str) -> None:
     assert mine.startswith("<|a|>")
     assert mine.endswith("<|b|>")
     assert "im_end" in prompt.text.lower() or "truncate" in expression
+
+
+def test_what_a_template_writes_is_no_users_text() -> None:
+    prompt = chat.render("{{ '<|a|>' | e }}{{ ['<|a|>'] | tojson }}", [USER])
+    assert not prompt.user_spans and "<|a|>" in prompt.text
 
 
 def test_variables_given_by_the_caller_are_marked_but_tokens_are_not() -> None:
@@ -339,12 +344,14 @@ def test_messages_are_put_into_the_form_of_templates() -> None:
             "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": '{"x": [1]}'}}],
         },
         {"role": "assistant", "content": "both", "tool_calls": [{"function": {"name": "f"}}]},
+        {"role": "assistant", "content": "none", "tool_calls": None},
     )
-    first, second, third = chat.validate_messages(given)
+    first, second, third, fourth = chat.validate_messages(given)
     assert first == {"role": "user", "content": "a\nb\ufffd", "name": "N"}
     assert second["tool_calls"] == [{"id": "1", "function": {"name": "f", "arguments": {"x": [1]}}}]
     assert third["content"] == "both"
     assert third["tool_calls"][0]["function"]["arguments"] == {}
+    assert fourth == {"role": "assistant", "content": "none"}
 
 
 @pytest.mark.parametrize("name", ["messages", "_x", "a b"])

@@ -291,6 +291,7 @@ def test_spaces_that_a_template_takes_away_stay_away():
     [
         "x",
         "{{ messages[0].content }}",
+        "{{ 'the sea' }}.",
         "{{ messages[-1].content | upper }}",
         "{{ messages[-1].content[:3] }}",
         "{{ messages[-1].content }}{{ messages[-1].content }}",
@@ -302,6 +303,14 @@ def test_a_template_that_does_not_show_the_message_is_refused(template):
     with pytest.raises(TemplateError) as error:
         chat.render(template, messages, continue_final_message=True)
     assert error.value.code == "template_continue"
+
+
+def test_what_a_template_shows_behind_the_last_message_is_no_users_text_of_the_prompt():
+    messages = [USER, {"role": "assistant", "content": "the sea"}]
+    shown = chat.render(
+        "{{ messages[1].content }} {{ messages[0].content }}", messages, continue_final_message=True
+    )
+    assert list(shown.parts()) == [("the sea", True)]
 
 
 @pytest.mark.parametrize("content", [None, "", "I look."])

@@ -423,3 +423,10 @@ def test_a_beam_does_not_decode_on():
     assert pool.grow(beam, 8)
     with pytest.raises(errors.InvalidParameterError, match="say in each token"):
         runner.run([beam], max_steps=3, max_s=60)
+
+
+def test_top_p_keeps_no_more_than_reach_it():
+    """Two quarters are a half: a third token would be one too many."""
+    params = _core.SamplingParams(top_p=0.5, seed=1)
+    drawn = {_core.ops.sample(np.zeros(4, np.float32), params, [0] * n, 1) for n in range(1, 60)}
+    assert drawn == {0, 1}

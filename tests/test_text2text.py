@@ -253,12 +253,8 @@ def test_a_translation_without_a_direction_is_of_the_text_alone(recorder):
 
 def test_a_text_of_nothing_is_its_own_summary(recorder):
     llm = recorder("mt5")
-    for task, key, text in (
-        ("summarization", "summary_text", " "),
-        ("text2text-generation", "generated_text", "0"),
-    ):
-        (answer,) = Task(task, llm)([" "])
-        assert list(answer) == [key] and (answer[key] == " ") == (text == " ")
+    assert Task("summarization", llm)([" "]) == [{"summary_text": " "}]
+    assert Task("text2text-generation", llm)([" "]) != [{"generated_text": " "}]
 
 
 def test_answers_are_texts_or_token_ids(recorder):

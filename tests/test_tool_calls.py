@@ -60,6 +60,9 @@ def test_text_is_shown_as_soon_as_it_cannot_be_a_call():
 
 BAD = [
     {"tools": "x"},
+    {"tools": ["x"]},
+    {"tools": [{"type": "function", "function": "x"}]},
+    {"tools": [function(3)]},
     {"tools": [function("a b")]},
     {"tools": [function("a"), function("a")]},
     {"tools": [{"type": "retrieval"}]},
@@ -168,6 +171,7 @@ def test_what_is_free_has_no_grammar():
     assert tools_of({**fields, "tool_choice": "none"}).grammar() is None
     assert tools_of({**fields, "tool_choice": "required"}).grammar() is None
     assert tools_of({"tools": [function("f")], "parallel_tool_calls": True}).grammar() is None
+    assert tools_of({"tool_choice": "auto", "parallel_tool_calls": False}).grammar() is None
 
 
 NESTED = {

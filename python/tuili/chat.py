@@ -302,7 +302,7 @@ def _message(message: Any, where: str, budget: _Budget) -> dict[str, Any]:
     content = message.get("content")
     if content is None and not (role == "assistant" and calls):
         _bad(f"{where}.content", "missing")
-    if "content" in message or content is not None:
+    if "content" in message:
         checked["content"] = None if content is None else _content(content, f"{where}.content")
     return checked
 
