@@ -158,7 +158,8 @@ void Runner::begin_batch() {
   drawn_.clear();
 }
 
-// Blocks whose first token this step writes hold somebody's stale keys and values.
+// Blocks whose first token this step writes hold somebody's stale keys and values. A device multiplies those
+// behind a text's end by 0, so they must be finite; the kernels of the CPU read no value that no row sees.
 void Runner::clear_fresh_blocks(const Sequence& sequence, int64_t n_rows) {
   const int64_t size = cache_->block_size();
   const int64_t first = ceil_div(sequence.n_computed, size),
