@@ -120,6 +120,8 @@ def test_a_pair_is_cut_where_it_is_asked_for(tmp_path):
         (SENTENCE, {"transformer_task": "fill-mask"}, tuili.ModelUnsupportedError, "transformer_task"),
         (SENTENCE, {"modality_config": {"message": {}}}, tuili.ModelFormatError, "format is missing"),
         (SENTENCE, told(tools=[]), tuili.ModelUnsupportedError, "has tools for chat_template"),
+        (SENTENCE, told(_a=1), tuili.ModelUnsupportedError, "has _a for chat_template"),
+        (SENTENCE, told(truncation=False), tuili.ModelUnsupportedError, "has truncation"),
         (SENTENCE, told(documents=["a"]), tuili.ModelUnsupportedError, "has documents for chat_template"),
         (
             SENTENCE,
@@ -154,11 +156,14 @@ def test_a_template_must_show_both_texts(tmp_path):
 def test_a_template_may_change_the_texts_and_have_variables_of_any_name(tmp_path):
     """A text that a template escapes is shown, too; a variable's name is no argument of ours."""
     folder = changed(
-        write("variables", tmp_path), SENTENCE, **told(query="cat", template=1, system=2.5, x=True)
+        write("variables", tmp_path),
+        SENTENCE,
+        **told(query="cat", template=1, system=2.5, x=True, padding="longest", truncation=True),
     )
     shown = "{% for m in messages %}{{ m.content | tojson }}{% endfor %}"
     scores = []
-    for template in (shown + "{{ query }}{{ template }}{{ system }}{{ x }}", shown + "cat12.5True"):
+    told_of = "{{ query }}{{ template }}{{ system }}{{ x }}{{ padding is defined }}"
+    for template in (shown + told_of, shown + "cat12.5TrueFalse"):
         (folder / "chat_template.jinja").write_text(template)
         with tuili.LLM(folder) as model:
             scores.append(model.rank('the "cat"', ["a dog"])[0]["score"])
