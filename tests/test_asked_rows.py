@@ -183,6 +183,11 @@ def test_chosen_positions_are_computed_once_in_any_order(encoders, name):
     assert some.tobytes() == whole[[5, 2, 5, 3, 42, 10, 41]].tobytes()
     assert runner.n_last_rows() == 6
     assert runner.answer(sequences, [[], [], []]).shape == (0, whole.shape[1])
+    small = _core.Runner(model, max_batch_tokens=len(whole), num_threads=1)  # a chunk is of as many rows
+    many = [[*range(len(ids))] * 3 for ids in TEXTS]
+    rows = np.split(whole, np.cumsum([len(ids) for ids in TEXTS])[:-1])
+    wanted = np.concatenate([np.tile(one, (3, 1)) for one in rows])
+    assert small.answer(sequences, many).tobytes() == wanted.tobytes()
 
 
 @pytest.mark.parametrize("format", ["f32", "int8"])
