@@ -63,9 +63,15 @@ def test_a_bias_that_ends_before_the_keys_is_refused():
 
 def test_a_model_whose_bias_ends_before_its_positions_is_refused():
     layer = _core.LayerSpec(n_heads=2, n_kv_heads=2, head_dim=8, d_ff=8, attention_scale=1.0, position_bias=0)
-    for values, origin, relative in ((normal(1, 2, 73), 10, True), (normal(1, 2, 72), 0, False)):
-        bias = _core.PositionBias(values=values, origin=origin, relative=relative)
+
+    def spec(size: int, origin: int, *, relative: bool) -> None:
+        bias = _core.PositionBias(values=normal(1, 2, size), origin=origin, relative=relative)
+        _core.ModelSpec(
+            kind="decoder", n_vocab=4, d_model=8, max_positions=10, layers=[layer], position_biases=[bias]
+        )
+
+    for size, origin, relative in ((81, 9, True), (81, 8, True), (72, 0, False)):
         with pytest.raises(errors.ModelFormatError, match="positions need"):
-            _core.ModelSpec(
-                kind="decoder", n_vocab=4, d_model=8, max_positions=10, layers=[layer], position_biases=[bias]
-            )
+            spec(size, origin, relative=relative)
+    spec(82, 9, relative=True)
+    spec(73, 0, relative=False)

@@ -487,7 +487,8 @@ def test_stats_count(llama_path, bert_path):
             3,
         )
         embedder.embed(["the", "of"])
-        assert embedder.stats()["texts"] == 2
+        stats, tokens = embedder.stats(), embedder.tokenizer.encode("the") + embedder.tokenizer.encode("of")
+        assert (stats["texts"], stats["tokens"]) == (2, len(tokens))
 
 
 def test_the_models_own_defaults_are_taken_and_told(tmp_path):

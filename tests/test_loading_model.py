@@ -304,7 +304,7 @@ def test_defaults_taken_are_listed(tmp_path: Path) -> None:
 def test_generation_defaults_are_returned_and_unknown_keys_listed(tmp_path: Path) -> None:
     settings = {"temperature": 0.6, "top_k": 20, "do_sample": True, "eos_token_id": [3, 4], "frobnicate": 1}
     settings |= {"min_new_tokens": 2, "num_beams": 2, "forced_bos_token_id": 3, "forced_eos_token_id": 4}
-    bans = {"bad_words_ids": [[5], [6, 7]], "suppress_tokens": [8], "begin_suppress_tokens": [9]}
+    bans = {"bad_words_ids": [[0], [6, 7]], "suppress_tokens": [8], "begin_suppress_tokens": [9]}
     bans |= {"sequence_bias": [[[5], 1.0], [[6, 7], -2]]}
     settings |= bans | {"length_penalty": 2.0, "renormalize_logits": True, "max_length": 9}
     loaded = load(plan_model(folder(generation_config__json=settings)(tmp_path)))

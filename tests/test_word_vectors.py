@@ -113,6 +113,7 @@ def test_a_limit_leaves_the_rest_unread(file):
         found = WordVectors(file(data), limit=3)
         assert found.words == WORDS[:3] and (found.vectors == vectors[:3]).all()
     assert WordVectors(file(text), limit=1000).words == WORDS
+    assert WordVectors(file(text), limit=1).words == WORDS[:1]
 
 
 def test_a_repeated_word_keeps_its_first_vector_and_is_counted(file, caplog):
@@ -266,6 +267,8 @@ def test_neighbours_are_those_of_plain_numpy(file):
     assert found.similarity("词1", "词2") == pytest.approx(unit[1] @ unit[2], abs=1e-6)
     assert found.similarity("词1", "词7") == 0.0
     assert len(found.most_similar("词1", topn=1000)) == 499
+    assert found.nearest(unit[:1], 1) == [[("词0", pytest.approx(1.0, abs=1e-6))]]
+    assert "词1" in found and [1] not in found
 
 
 def test_batches_and_blocks_do_not_change_a_bit(file, monkeypatch):
