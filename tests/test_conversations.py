@@ -136,6 +136,14 @@ def test_wrong_words_are_named_everywhere(llm, server, how, param):
         assert (got.status, got.json()["error"]["param"]) == (400, param)
 
 
+@pytest.mark.parametrize("named", [{}, {"model": "mine"}, {"model": None}])
+def test_a_completion_says_the_name_it_was_asked_by(llm, named):
+    answer = llm.create_chat_completion(messages=[USER], stream=False, max_tokens=1, **named)
+    assert answer["model"] == (named.get("model") or llm.name)
+    with pytest.raises(InvalidParameterError, match="is for HTTP"):
+        llm.create_chat_completion(messages=[USER], stream=True, **named)
+
+
 @pytest.mark.parametrize("stream", [np.ones(2), np.ones(0), "yes", 1])
 def test_an_answer_in_this_process_is_no_stream(llm, stream):
     with pytest.raises(InvalidParameterError, match=r"^stream must be true or false, not "):

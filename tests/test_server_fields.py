@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import current_thread
+from types import SimpleNamespace
 from unittest.mock import ANY
 
 import pytest
@@ -12,9 +13,11 @@ import tuili
 from patience import comes_true
 from tiny_server import KEY, running
 from tuili import completions
-from tuili.generation.params import NAMES
+from tuili.generation.outputs import Chunk
+from tuili.generation.params import NAMES, SamplingParams
 from tuili.server import app, text_requests
 from tuili.server.document import document
+from tuili.server.formats import TextFormat
 
 MODELS = Path(__file__).parent / "models"
 SUM = {"prompt": "999+  1=", "max_tokens": 4}  # whose answer is 1000
@@ -364,6 +367,17 @@ def test_a_streamed_echo_says_what_the_whole_answer_does(adder, fields, logprobs
         assert pieces[-1]["finish_reason"] == choice["finish_reason"]
         for name, values in (choice["logprobs"] or {}).items():
             assert [value for piece in pieces for value in (piece["logprobs"] or {}).get(name, ())] == values
+
+
+def test_a_prompt_is_echoed_once_however_many_pieces_follow():
+    output = SimpleNamespace(prompt="ab", prompt_token_ids=[1], truncated=False, prompt_logprobs=None)
+    handle = SimpleNamespace(asked=lambda: output)
+    form = TextFormat("m", SimpleNamespace(), SamplingParams(n=2), [handle], echo=True)  # type: ignore[arg-type]
+    chunks = [Chunk(i, text, [], None, None, None) for i, text in ((0, ""), (0, "c"), (1, "d"), (0, "e"))]
+    longs = [(form.is_long(0, chunk), form.pieces(0, chunk)) for chunk in chunks]
+    texts = [[piece["choices"][0]["text"] for piece in pieces] for _, pieces in longs]
+    assert texts == [["ab"], ["c"], ["abd"], ["e"]]
+    assert [is_long for is_long, _ in longs] == [True, False, True, False]
 
 
 def test_a_long_echo_is_written_beside_the_event_loop(adder, monkeypatch):
