@@ -197,6 +197,12 @@ def test_a_stream_that_is_left_is_paid_for(llm):
         assert comes_true(lambda: ask().status != 400) and ask().code == "token_rate"
 
 
+def test_the_rate_is_of_keys():
+    whole = Shares(Settings(max_tokens_per_minute=1))
+    whole.use_tokens(ANYBODY, 99)
+    whole.check_rate(ANYBODY)
+
+
 def test_debt_is_paid_at_the_rate():
     rate = shares._Rate(60)
     assert rate.wait_s(5.0) == 0

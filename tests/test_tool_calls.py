@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tuili import GrammarError, InvalidParameterError, completions, tool_calls
-from tuili.tool_calls import Call, CallReader, Tools, tools_of
+from tuili.tool_calls import Call, CallReader, Tools, in_words, tools_of
 
 
 def function(name, **more):
@@ -230,3 +230,20 @@ def test_a_template_without_tools_reads_of_them():
     assert reader.finish() == ("", [ADD]), "what is written of a call reads as that call"
     assert written[3]["content"] == "<tool_response>\n2\n</tool_response>"
     assert tool_calls.in_words(messages[:2], Tools()) == messages[:2]
+
+
+def test_chinese_stays_as_it_is_written():
+    """Of definitions and calls in a prompt, and of an answer's arguments."""
+    tools = tools_of({"tools": [function("f", description="查天气")]})
+    call = '{"name": "f", "arguments": {"城": "北京"}}'
+    function_called = {"name": "f", "arguments": {"城": "北京"}}
+    messages = [
+        {"role": "user", "content": "北京"},
+        {"role": "assistant", "tool_calls": [{"function": function_called}]},
+        {"role": "tool", "content": "晴"},
+    ]
+    first, _, called, _ = in_words(messages, tools)
+    assert "查天气" in first["content"] and call in called["content"]
+    reader = CallReader(tools)
+    reader.push(f"<tool_call>{call}</tool_call>")
+    assert reader.finish()[1][0].arguments == '{"城": "北京"}'
