@@ -25,7 +25,7 @@ from quantized_folders import (
 )
 from tiny_core import run
 from tuili.errors import ModelFormatError, ModelUnsupportedError
-from tuili.loading import packed_cache
+from tuili.loading import group_quantized, packed_cache
 from tuili.loading.model import LoadPlan, load, plan_model
 
 LLAMA = case_of("LlamaForCausalLM")
@@ -266,3 +266,15 @@ def test_they_come_back_from_the_packed_cache(tmp_path: Path, monkeypatch: pytes
                 state = llm.config["packed_cache"]
         assert state.startswith("read from"), f"{path}: {state}"
         assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "bits, zeros, wanted",
+    [
+        (4, [8], "q4_0"), (4, [7], "q5_0"), (4, [9], "q5_0"), (4, [15], "q5_0"), (4, [0, 16], "q5_0"),
+        (8, [128], "q8_0"), (8, [127], "f32"), (8, [129], "f32"),
+    ],
+)  # fmt: skip
+def test_a_format_is_the_smallest_that_holds_every_code_less_its_zero(bits, zeros, wanted):
+    packing = group_quantized.Packing("gptq", bits)
+    assert group_quantized._format(np.array(zeros, np.uint8), packing) == wanted
