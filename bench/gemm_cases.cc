@@ -183,7 +183,7 @@ std::vector<Case> gemm_cases() {
       if (sums == Sums::wide && format != Format::q8_0) continue;
       for (const int64_t m : {1, 2, 4, 8, 16, 64})
         add(format, sums, "cached", {m, cached_n(format), kK, 0}, Use::speed);
-      for (const int64_t m : {1, 4, 8})
+      for (const int64_t m : {1, 4, 8, 16})
         add(format, sums, "rotating", {m, kRotatingN, kK, kRotationBytes}, Use::speed);
       for (const int64_t m : {int64_t{1}, kCountedM})
         add(format, sums, "counted", {m, kCountedN, kCountedK, 0}, Use::counted);

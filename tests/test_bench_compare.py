@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import tuili
+
+MODELS = Path(__file__).resolve().parent / "models"
 BENCH = Path(__file__).resolve().parent.parent / "bench"
-sys.path.insert(0, str(BENCH))
+sys.path[:0] = str(BENCH), str(MODELS)
 
 import compare  # noqa: E402
+import sentences  # noqa: E402
 from bars import BARS, US, WORKS, Bar, judge  # noqa: E402
 from model_files import ModelFiles  # noqa: E402
-from peers import PEERS, Peer  # noqa: E402
+from peers import PEERS, Peer, onnxruntime_heads  # noqa: E402
 
 # A peer whose rate is in its model's name; "fails" cannot decode, "ends" takes its process with it.
 FAKE = """
@@ -169,3 +175,22 @@ def test_the_bars_name_works_and_peers_that_exist():
         assert bar.ours
         assert {peer for peer, _ in bar.rivals} <= set(PEERS) - {US}
     assert all((BENCH / "peers" / f"{peer.module}.py").exists() for peer in PEERS.values())
+
+
+def test_what_stands_beside_our_heads_makes_the_same_entities(monkeypatch):
+    with tuili.pipeline("ner", MODELS / "entities") as pipe:
+        monkeypatch.setattr(onnxruntime_heads, "LABELS", tuple(pipe.labels))
+        rng = random.Random(0)
+        for text, _ in (sentences.entities(rng) for _ in range(20)):
+            encoding = pipe.model.tokenizer.loaded.backend.encode(text)
+            scores = np.zeros((len(encoding.ids), len(pipe.labels)), np.float32)
+            for token in pipe(text, ignore_labels=[]):
+                scores[token["index"], pipe.labels.index(token["entity"])] = token["score"]
+            ours = pipe(text, aggregation_strategy="simple")
+            for entity in ours:
+                entity |= {"word": text[entity["start"] : entity["end"]]}  # as it stands in the text
+            assert onnxruntime_heads._entities(text, encoding, scores) == approx_entities(ours) and ours
+
+
+def approx_entities(entities):
+    return [{**one, "score": pytest.approx(one["score"])} for one in entities]

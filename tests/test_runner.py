@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 
 import numpy as np
@@ -28,7 +29,7 @@ class Bench:
         self.cache.poison()
         self.pool = _core.BlockPool(8, BLOCK_SIZE, prefix_cache=False)
         self.runner = _core.Runner(
-            self.model, self.cache, num_threads=1, **({"max_batch_tokens": 64} | options)
+            self.model, self.cache, **({"max_batch_tokens": 64, "num_threads": 1} | options)
         )
         self.sequence = self.new(some_ids(20))
 
@@ -447,3 +448,31 @@ def test_token_types_choose_rows_of_their_table():
     assert abs(vectors[1] - final.mean(axis=0)).max() < 1e-5
     with pytest.raises(errors.InvalidParameterError):
         runner.encode([_core.Sequence(ids, token_type_ids=types + 1)], "mean", False)
+
+
+def test_threads_that_expect_work_change_nothing():
+    """They may be told so at any moment: in the middle of a step, and in a fork, which has no threads."""
+    model, done = built("llama"), threading.Event()
+    bench = Bench(model, num_threads=2)
+
+    def tokens(**options):
+        bench = Bench(model, **options)
+        return [bench.runner.step([bench.sequence], [n], [True]).token_ids for n in (20, *[1] * 10)]
+
+    def expect():
+        while not done.is_set():
+            bench.runner.expect_work()
+
+    thread = threading.Thread(target=expect)
+    thread.start()
+    try:
+        found = [tokens(num_threads=2) for _ in range(20)]
+    finally:
+        done.set()
+        thread.join()
+    assert found == [tokens()] * 20
+    child = os.fork()
+    if child == 0:  # no assert, no pytest here
+        bench.runner.expect_work()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0

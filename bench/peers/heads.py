@@ -8,6 +8,7 @@ from .inputs import mixed_texts, text
 
 MASK = "[MASK]"
 QUESTION_TOKENS = 8
+LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 
 
 def head_of(variant: str) -> str:

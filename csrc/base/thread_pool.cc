@@ -49,6 +49,7 @@ void wait_while_equal(std::atomic<Word>& word, Word old, int spin_us) {
 // A thread that waits must not keep the CPU from one that works: the more threads per CPU, the shorter the
 // look.
 int spin_us(int n_threads, int n_cpus) { return n_threads < n_cpus ? 50 : n_threads == n_cpus ? 20 : 2; }
+constexpr int kExpectingUs = 200;
 
 // The text of a small file of the kernel's; empty if there is none.
 std::string read_text(const std::string& path) {
@@ -241,6 +242,17 @@ void ThreadPool::run(Job job) {
   for (uint32_t done; (done = n_done_.load(std::memory_order_acquire)) != n_chunks;)
     wait_while_equal(n_done_, done, spin);
   if (failed_.load()) std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+void ThreadPool::expect_work() {
+  if (g_pool.load(std::memory_order_relaxed) != this) return;  // in the child of a fork
+  const std::unique_lock lock(turn_, std::try_to_lock);
+  const int n_workers = lock ? static_cast<int>(workers_.size()) : 0;  // 0: they have work
+  if (n_workers == 0 || n_workers >= n_cpus_) return;
+  spin_us_.store(kExpectingUs, std::memory_order_relaxed);
+  ticket_.store(ticket_of(job_of(ticket_.load(std::memory_order_relaxed)) + 1, 0, 0),
+                std::memory_order_release);
+  ticket_.notify_all();
 }
 
 }  // namespace tuili

@@ -35,6 +35,10 @@ class ThreadPool {
 
   int n_missing() const { return n_missing_.load(std::memory_order_relaxed); }
 
+  // Has the workers look for work for a while, from now on: for who will have some in less than a millisecond
+  // and would wait for them to wake up.
+  void expect_work();
+
   // Cuts [0, n) into contiguous chunks and runs body(begin, end, part) for each, on this thread (part 0) and
   // on up to n_threads - 1 workers (never more threads than allowed_cpus()). Whoever is free takes the next
   // chunk: a worker that the system has not scheduled costs nothing. One part runs on one thread at a time,

@@ -397,6 +397,7 @@ void bind_runner(py::module_& module) {
           },
           "from_ids"_a, "to_ids"_a, "tokens"_a)
       .def("advance_beams", &advance_beams, "pool"_a, "searches"_a, "ends"_a)
+      .def("expect_work", &Runner::expect_work)
       .def("interrupt", &Runner::interrupt)
       .def("encode", &run_encode, "sequences"_a, "pooling"_a, "normalize"_a, "n_skipped"_a = 0)
       .def("answer", &run_answer, "sequences"_a, "positions"_a = py::none())

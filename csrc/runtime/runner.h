@@ -81,6 +81,10 @@ class Runner {
   // A decoder's, or an encoder-decoder's, with the largest cache; less with one that holds no full text.
   static int64_t most_workspace_bytes(const Model& model, const RunnerOptions& options);
   int n_threads() const { return context_.n_threads; }
+  // See ThreadPool: for who will call a step in less than a millisecond. At any time, from any thread.
+  void expect_work() const {
+    if (context_.n_threads > 1) context_.pool->expect_work();
+  }
   const char* isa() const { return context_.kernels->isa; }
   int64_t n_allocations() const { return n_allocations_; }
   // Rows given to the MLP of the last layer so far: those that somebody asked for. Replayed graphs do not

@@ -635,6 +635,8 @@ class Runner:
     def n_threads(self) -> int: ...
     @property
     def isa(self) -> str: ...
+    def expect_work(self) -> None:
+        """Wakes the threads that a call in less than a millisecond needs; from any thread, at any time."""
     def step(
         self, sequences: PySequence[Sequence], n_new: PySequence[int], sample: PySequence[bool]
     ) -> StepResult:

@@ -122,6 +122,10 @@ class Encoder:
                 progress(n_done, len(ids))
         return cast(list[np.ndarray], results)
 
+    def expect_work(self) -> None:
+        """Wakes the threads that the next batch needs, before its texts are tokenized."""
+        self._runner.expect_work()
+
     def hidden_states(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """After the embedding and each layer, float32 [n_layers + 1, n_tokens, d_model]."""
         ids = self._checked(token_ids, "token_ids", self._max_positions)

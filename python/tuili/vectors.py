@@ -76,6 +76,7 @@ class Vectors:
         raises              PromptTooLongError, InvalidParameterError, NumericError
         """
         encoder = self._encoder_engine()
+        encoder.expect_work()
         poolings = embedding.poolings_of(self._embedding, pooling)
         normalized = self._embedding["normalize"] if normalize is None else boolean("normalize", normalize)
         space = _space(truncation, max_length, encoder.max_len)

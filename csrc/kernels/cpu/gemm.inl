@@ -1,5 +1,6 @@
-// Float GEMM. A tile of rows × one panel keeps its sums in registers while k runs; panels stored in another
-// format than f32 are decoded into scratch, a block of 512 k at a time, and shared by all rows.
+// Float GEMM. A tile of rows × one panel keeps its sums in registers while k runs; weights of 16 bits are
+// converted on the way into registers, quantized panels are decoded into scratch, a block of 512 k at a time,
+// and shared by all rows.
 //
 // A tile takes several panels where few rows leave too few chains of fma to hide their latency, or where the
 // registers allow it, which spares loads of x.
@@ -29,6 +30,10 @@
 // memory, at 3 rows by 2 panels and 1 by 4. AVX2, us: attention of 3 heads over 1,056 keys, f16 18.8 -> 13.3,
 // bf16 19.0 -> 13.8, i8 20.1 -> 15.3; m = 1 from the cache, bf16 7.9 -> 4.0, f16 3.3 -> 3.2. f32 (an operand
 // in memory) and 2 by 2 fit as they were. AVX-512, generic: the same machine code; NEON: not measured.
+// v9 converts 16-bit weights in registers, and asks ahead, for any number of rows. From memory, one thread,
+// GB/s at m = 8 / 16 / 32 / 64 / 256: AVX2, f16 5.3 / 4.1 / 2.8 / 1.74 / 0.66 -> 9.6 / 5.8 / 3.35 / 1.88 /
+// 0.68; AVX-512, f16 12.2 / 4.4 / 2.9 / 1.7 / 0.68 -> 12.2 / 6.8 / 3.6 / 2.0 / 0.70, f32 as it was. v6's loss
+// is gone, as v7's lines go into the second cache.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
@@ -56,9 +61,6 @@ constexpr int panels_for(int rows) { return rows * 4 <= kFloatSums ? 4 : rows * 
 // So far ahead of the chains their weights are asked for, into the second cache: with more than 4 rows the
 // prefetcher of the machine keeps too little in flight.
 constexpr int64_t kStepsAhead = 64;
-
-// Products of more rows wait little for memory, and what they ask for ahead holds up their own loads.
-constexpr int64_t kMostRowsAhead = 16;
 
 // acc[r][p] = fma(x[r, i], w[p][i], acc[r][p]) for i ascending in [0, k); w[p] is 16 wide with row stride
 // ldw. kAhead: so many steps before w is asked for, or 0.
@@ -142,7 +144,7 @@ void panels_block(const GemmArgs& args, Range panels, const KBlock& block, const
     const auto take = [&]<int kTaken>() {
       for (; panel + kTaken <= panels.end; panel += kTaken) {
         const W* at = w + (panel - panels.begin) * panel_size;
-        if (kRows > 4 && row == 0 && args.m <= kMostRowsAhead)
+        if (kRows > 4 && row == 0)
           float_tile<kStepsAhead, kRows, kTaken>(args, row, panel, block, at, panel_size);
         else
           float_tile<0, kRows, kTaken>(args, row, panel, block, at, panel_size);
@@ -172,7 +174,7 @@ TUILI_INLINE void for_each_piece(Range panels, int64_t count, const Piece& piece
     piece(Range{begin, smaller(begin + count, panels.end)});
 }
 
-// Panels read where they lie: 16-bit weights are converted on the way into registers, once per tile of rows.
+// Panels read where they lie.
 template <class W>
 void gemm_in_place(const GemmArgs& args, Range panels) {
   constexpr int64_t kCount = kFloatSums >= 24 ? 16 : 8;  // blocks of 32 KiB that stay in the second cache
@@ -187,8 +189,8 @@ void gemm_in_place(const GemmArgs& args, Range panels) {
 
 void gemm_float(const GemmArgs& args, Range panels) {
   if (args.w.format == Format::f32) return gemm_in_place<float>(args, panels);
-  if (args.w.format == Format::f16 && args.m <= kFloatRows) return gemm_in_place<Half>(args, panels);
-  if (args.w.format == Format::bf16 && args.m <= kFloatRows) return gemm_in_place<Bfloat>(args, panels);
+  if (args.w.format == Format::f16) return gemm_in_place<Half>(args, panels);
+  if (args.w.format == Format::bf16) return gemm_in_place<Bfloat>(args, panels);
   for_each_piece(panels, kScratchPanels, [&](Range piece) {
     for_each_block(args.w.k, [&](const KBlock& block) {
       for (int64_t panel = piece.begin; panel < piece.end; ++panel)

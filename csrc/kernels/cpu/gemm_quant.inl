@@ -77,10 +77,16 @@
 // +3 %, with AVX-512 +6 / +7 / +4 % (8 bits ask for nothing there: -6 %). Tried without gain: the first cache
 // alone, 1 to 16 KB ahead (SmolLM2 -2 to -8 %; 1.1B shapes +5 %); past the caches (NTA), 0.5 to 4 KB;
 // outliers of 2 panels.
-// Tried without gain: who has made 192 rows of 8 panels of an ungated MLP applies GELU and codes them at
-// once, in a room that stays in the second cache, which spares a join a layer. Six MLPs of MiniLM's shape
-// (int8, wide scales, AVX-512) in one process on a busy machine, both ways in turn, p25 of the times: 416
-// rows 1.005 (one thread), 0.993 (two), 104 rows 0.999, 0.998, 12 rows 1.001, 0.985;
+// v21 asks ahead with any number of rows, 8 at once into the second cache alone: v7's lines of the next panel
+// came too late. Weights from memory, AVX-512, one thread, GB/s at m = 4 / 8 / 16 (the machine reads 33):
+// q8_0 of wide scales, k = 2048, 16.2 -> 25.4 / 11.5 -> 19.4 / 8.5 -> 11.8, k = 512 without v7 24.1 -> 26
+// / 22.9 -> 25.4 / 13.0 -> 13.9; q4_0 15.3 -> 20.6 / 10.1 -> 11.1 / 5.8 -> 5.8; AVX2, q8_0 13.2 -> 17.3 / 7.4
+// -> 9.2 / 4.4 -> 4.8. SmolLM2 Q8_0, two threads, interleaved, 8 / 16 sequences +9 / +13 %, Q4_0 +5 / +5 %.
+// Tried without gain: into the first cache at once (-6 to -30 %), 8 rows 2 KB ahead into it, too (k = 512 -20
+// %, k = 2048 +10 %). Tried without gain: who has made 192 rows of 8 panels of an ungated MLP applies GELU
+// and codes them at once, in a room that stays in the second cache, which spares a join a layer. Six MLPs of
+// MiniLM's shape (int8, wide scales, AVX-512) in one process on a busy machine, both ways in turn, p25 of the
+// times: 416 rows 1.005 (one thread), 0.993 (two), 104 rows 0.999, 0.998, 12 rows 1.001, 0.985;
 // BERT-base's 1.048, 1.002; float32 1.019, 0.992.
 
 namespace tuili::cpu::TUILI_ISA {
@@ -301,38 +307,33 @@ TUILI_INLINE void add_outliers(Floats (&sums)[kPanels], const GemmArgs& args, in
   }
 }
 
-// How far ahead few rows ask for codes: from memory into the second cache, then into the first.
+// How far ahead the first rows ask for codes: from memory into the second cache, then into the first, which
+// tiles of 8 rows leave to their loads.
 constexpr int64_t kBytesAhead = 8192, kBytesNear = 2048;
 
-// Whether the machine's prefetcher keeps too little of them in flight.
-template <Format kFormat>
-constexpr bool kAsksAhead = coding_of(kFormat).bits < 8 || Words::kAreUsed;
+// Whether the machine's prefetcher keeps too little of them in flight: not for few rows of 8 bits.
+template <Format kFormat, int kRows>
+constexpr bool kAsksAhead = kRows >= 4 || coding_of(kFormat).bits < 8 || Words::kAreUsed;
 
-template <int64_t kBytes>
+template <int64_t kBytes, int kRows>
 TUILI_INLINE void ask_ahead(const uint8_t* codes) {
 #pragma GCC unroll 32
   for (int64_t i = 0; i < kBytes; i += 64) {
     __builtin_prefetch(codes + kBytesAhead + i, 0, 2);
-    __builtin_prefetch(codes + kBytesNear + i, 0, 3);
+    if constexpr (kRows < 8) __builtin_prefetch(codes + kBytesNear + i, 0, 3);
   }
 }
 
-// Sums of kRows rows, the first a multiple of 4, and one panel, without outliers. From 4 rows on the first
-// bring the next panel from memory while they compute.
+// Sums of kRows rows, the first a multiple of 4, and one panel, without outliers.
 template <Format kFormat, Codes kCodes, int kGroups, int kRows>
-void int8_tile(Floats (&sums)[kRows], const GemmArgs& args, int64_t row, int64_t panel, int64_t last_panel,
-               uint8_t* prepared) {
+void int8_tile(Floats (&sums)[kRows], const GemmArgs& args, int64_t row, int64_t panel, uint8_t* prepared) {
   const QuantizedRows& x = args.xq;
   Floats acc[kRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) acc[r] = zero();
-  const bool ahead =
-      kCodes != Codes::unpacked && kRows >= 4 && row == 0 && panel < last_panel && args.m <= kMostRowsAhead;
+  const bool asks = kAsksAhead<kFormat, kRows> && kCodes != Codes::unpacked && row == 0;
   for (int64_t g = 0; g < x.n_groups; g += kGroups) {
-    if (ahead)
-      for (int i = 0; i < kGroups; ++i) prefetch_group<kFormat>(group_at<kFormat>(args.w, panel + 1, g + i));
-    if constexpr (kRows < 4 && kAsksAhead<kFormat>)
-      ask_ahead<kGroups * kCodeBytes<kFormat>>(group_at<kFormat>(args.w, panel, g).codes);
+    if (asks) ask_ahead<kGroups * kCodeBytes<kFormat>, kRows>(group_at<kFormat>(args.w, panel, g).codes);
     add_groups<kFormat, kCodes, kRows, kGroups>(acc, args.w, panel, g, prepared, x,
                                                 {x.place(row, g), x.n_groups * kRowBlock});
   }
@@ -346,7 +347,7 @@ constexpr int64_t kMostCached = 1 << 18;
 // y of kRows rows and kPanels panels. What lies in no cache is asked for a tile or more before it is written:
 // stores that wait for their lines would hold up the tiles behind them.
 template <Format kFormat, Codes kCodes, int kGroups, int kRows, int kPanels>
-void int8_tiles(const GemmArgs& args, int64_t row, int64_t panel, int64_t last_panel, uint8_t* prepared) {
+void int8_tiles(const GemmArgs& args, int64_t row, int64_t panel, uint8_t* prepared) {
   Floats tiles[kPanels][kRows];
   const bool y_ahead = kRows == kInt8Rows && kPanels > 1 && args.m * args.ldy > kMostCached;
   const int64_t panel_bytes = are_prepared(kCodes) ? args.xq.n_groups * kUnpackedBytes : 0;
@@ -354,8 +355,7 @@ void int8_tiles(const GemmArgs& args, int64_t row, int64_t panel, int64_t last_p
     if (y_ahead)
       for (int r = 0; r < kRows; ++r)
         __builtin_prefetch(args.y + (row + r) * args.ldy + (panel + p) * kPanel);
-    int8_tile<kFormat, kCodes, kGroups, kRows>(tiles[p], args, row, panel + p, last_panel,
-                                               prepared + p * panel_bytes);
+    int8_tile<kFormat, kCodes, kGroups, kRows>(tiles[p], args, row, panel + p, prepared + p * panel_bytes);
   }
   const int64_t column = panel * kPanel, ldy = args.ldy;
   const bool is_full = column + kPanels * kPanel <= args.w.n;
@@ -387,12 +387,12 @@ static_assert(kInt8Rows == 1 || kInt8Rows % kRowBlock == 0, "a tile begins with 
 // A tile of rows meets all panels of a piece in a row: its codes stay in the first cache, the panels in the
 // second, and y is written in runs of 512 bytes instead of a line in each page.
 template <Format kFormat, Codes kCodes, int kGroups, int kRows>
-void int8_tiles_of(const GemmArgs& args, int64_t row, Range piece, int64_t last_panel, uint8_t* prepared) {
+void int8_tiles_of(const GemmArgs& args, int64_t row, Range piece, uint8_t* prepared) {
   const int64_t panel_bytes = are_prepared(kCodes) ? args.xq.n_groups * kUnpackedBytes : 0;
   int64_t panel = piece.begin;
   const auto take = [&]<int kPanels>() {
     for (; panel + kPanels <= piece.end; panel += kPanels)
-      int8_tiles<kFormat, kCodes, kGroups, kRows, kPanels>(args, row, panel, last_panel,
+      int8_tiles<kFormat, kCodes, kGroups, kRows, kPanels>(args, row, panel,
                                                            prepared + (panel - piece.begin) * panel_bytes);
   };
   take.template operator()<kTogether<kRows>>();
@@ -402,10 +402,10 @@ void int8_tiles_of(const GemmArgs& args, int64_t row, Range piece, int64_t last_
 // kCodes: of full tiles, the last few rows take packed ones.  prepared: room for the unpacked codes of the
 // piece, or for the words of a tile's rows
 template <Format kFormat, int kGroups, Codes kCodes>
-void int8_piece(const GemmArgs& args, Range piece, int64_t last_panel, uint8_t* prepared) {
+void int8_piece(const GemmArgs& args, Range piece, uint8_t* prepared) {
   for_each_tile<kInt8Rows>(args.m, [&]<int kRows>(int64_t row) {
     const auto take = [&]<Codes kTaken>() {
-      int8_tiles_of<kFormat, kTaken, kGroups, kRows>(args, row, piece, last_panel, prepared);
+      int8_tiles_of<kFormat, kTaken, kGroups, kRows>(args, row, piece, prepared);
     };
     if constexpr (kRows < kInt8Rows) {
       take.template operator()<Codes::packed>();
@@ -428,19 +428,18 @@ void int8_panels(const GemmArgs& args, Range panels) {
   if constexpr (kInWords<kFormat>) {
     if (args.m >= kInt8Rows && args.xq.n_groups * kWordBytes <= kRoom)
       return for_each_piece(panels, kCount, [&](Range piece) {
-        int8_piece<kFormat, kGroups, Codes::words>(args, piece, panels.end - 1, prepared);
+        int8_piece<kFormat, kGroups, Codes::words>(args, piece, prepared);
       });
   } else if constexpr (kBits < 8 && kRowsUnpacked > 0) {
     int64_t count = smaller(kCount, kRoom / (larger(args.xq.n_groups, 1) * kUnpackedBytes));
     if (count > kOutlierPanels) count = count / kOutlierPanels * kOutlierPanels;
     if (args.m >= kRowsUnpacked && count > 0)
       return for_each_piece(panels, count, [&](Range piece) {
-        int8_piece<kFormat, kGroups, Codes::unpacked>(args, piece, panels.end - 1, prepared);
+        int8_piece<kFormat, kGroups, Codes::unpacked>(args, piece, prepared);
       });
   }
-  for_each_piece(panels, kCount, [&](Range piece) {
-    int8_piece<kFormat, kGroups, Codes::packed>(args, piece, panels.end - 1, nullptr);
-  });
+  for_each_piece(panels, kCount,
+                 [&](Range piece) { int8_piece<kFormat, kGroups, Codes::packed>(args, piece, nullptr); });
 }
 
 void gemm_int8(const GemmArgs& args, Range panels) {

@@ -188,19 +188,6 @@ void decode_block(float* out, const PackedMatrix& w, int64_t panel, int64_t k0, 
   }
 }
 
-// Asks for the lines of a group, so that they are at hand when it is read.
-template <Format kFormat>
-TUILI_INLINE void prefetch_group(const GroupView& group) {
-  constexpr Coding kCoding = coding_of(kFormat);
-#pragma GCC unroll 8
-  for (int64_t i = 0; i < kCodeBytes<kFormat>; i += 64) __builtin_prefetch(group.codes + i);
-  if constexpr (kCoding.bits == 5) __builtin_prefetch(group.high);
-  if constexpr (kCoding.bits == 6) __builtin_prefetch(group.high);
-  if constexpr (kCoding.bits == 6) __builtin_prefetch(group.high + 64);
-  if constexpr (kCoding.block_groups == 1) __builtin_prefetch(group.scale);
-  if constexpr (kCoding.block_groups == 1 && kCoding.has_min) __builtin_prefetch(group.min);
-}
-
 // Rows of 8-bit codes: of each quad's line a row's 4 alone, by dequantize_quads' arithmetic. The table lies
 // in memory: the next token's lines are asked for meanwhile (for f32, whose lines are in a row, without
 // gain).
@@ -209,7 +196,11 @@ void embed_bytes(float* y, const PackedMatrix& w, const int32_t* ids, float fact
     const int64_t panel = ids[t] / kPanel, column = ids[t] % kPanel;
     float* row = y + t * w.k;
     for (int64_t g = 0; g < groups_of(w.k); ++g) {
-      if (t + 1 < tokens.end) prefetch_group<Format::q8_0>(group_at<Format::q8_0>(w, ids[t + 1] / kPanel, g));
+      if (t + 1 < tokens.end) {
+        const GroupView next = group_at<Format::q8_0>(w, ids[t + 1] / kPanel, g);
+        for (int quad = 0; quad < 8; ++quad) __builtin_prefetch(next.codes + 64 * quad);
+        __builtin_prefetch(next.scale);
+      }
       const GroupView group = group_at<Format::q8_0>(w, panel, g);
       uint8_t codes[kGroup];
       for (int quad = 0; quad < 8; ++quad)

@@ -47,6 +47,7 @@ class TaskModel:
 
     def encode_each(self, inputs: Sequence[tuple[str, str | None, Room]]) -> list[Encoded]:
         """`encode` of each."""
+        self.encoder.expect_work()
         return self.tokenizer.each(self.encode, inputs)
 
     def answers(
