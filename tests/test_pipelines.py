@@ -478,6 +478,8 @@ def test_a_hypothesis_stays_whole_whatever_is_cut(model):
     pipe = tuili.pipeline("zero-shot-classification", model("BertForSequenceClassification"))
     cut = pipe(LONG, "cat, dog", truncation=True)
     assert cut["truncated"] and cut == pipe(LONG, "cat, dog", truncation="only_first")
+    alike = pipe(TEXT, ["cat", "Cat", "CAT"])  # of equal scores the last label comes first, as in transformers
+    assert alike["labels"] == ["CAT", "Cat", "cat"] and len(set(alike["scores"])) == 1
 
 
 def test_none_counts_as_not_given(model):
