@@ -487,3 +487,20 @@ def test_an_answer_keeps_the_space_before_it(tmp_path):
             answer = server.ask("/v1/completions", fields | {"echo": True, "logprobs": 1}).json()
             (choice,) = answer["choices"]
         assert choice["text"] == "the sea sea" and choice["logprobs"]["text_offset"] == [0, 0, 3, 7]
+
+
+def test_numbers_are_no_texts_to_go_on_from(llama_path):
+    with tuili.pipeline("text-generation", llama_path) as pipe:
+        for wrong in ([3], ["a", 3], [[1], None]):
+            with pytest.raises(tuili.InvalidParameterError) as caught:
+                pipe(wrong, max_new_tokens=1)
+            assert caught.value.param == "text_inputs"
+
+
+def test_an_iterables_messages_are_no_chat(llama_path):
+    """Each of what it gives is one input, and a message is none."""
+    chat = [{"role": "user", "content": "a"}]
+    with tuili.pipeline("text-generation", llama_path) as pipe:
+        assert list(pipe(iter([chat, "b"]), max_new_tokens=1)) == pipe([chat, "b"], max_new_tokens=1)
+        with pytest.raises(tuili.InvalidParameterError, match="texts or chats"):
+            list(pipe(iter(chat), max_new_tokens=1))
