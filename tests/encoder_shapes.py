@@ -119,6 +119,37 @@ def roberta_xl(c: dict[str, Any]) -> Shapes:
     return roberta(c, "roberta.", body)
 
 
+def longformer(c: dict[str, Any]) -> Shapes:
+    """RoBERTa's, and maps of tokens that all others would see, of which there are none."""
+
+    def body(c: dict[str, Any]) -> Shapes:
+        yield from bert_body(c)
+        for i in range(c["num_hidden_layers"]):
+            for part in ("query", "key", "value"):
+                at = f"encoder.layer.{i}.attention.self.{part}_global"
+                yield from linear(at, c["hidden_size"], c["hidden_size"])
+
+    return roberta(c, "longformer.", body)
+
+
+def jina_v3(c: dict[str, Any]) -> Shapes:
+    def body(c: dict[str, Any]) -> Shapes:
+        d, f = c["hidden_size"], c["intermediate_size"]
+        for name, shape in bert_body(c):
+            if name.startswith("embeddings.") and "position" not in name:
+                yield name, shape
+        for i in range(c["num_hidden_layers"]):
+            at = f"layers.{i}"
+            for part in "qkvo":
+                yield from linear(f"{at}.self_attn.{part}_proj", d, d)
+            yield from linear(f"{at}.mlp.fc1", f, d)
+            yield from linear(f"{at}.mlp.fc2", d, f)
+            for part in ("attention", "mlp"):
+                yield from norm(f"{at}.post_{part}_layernorm", d)
+
+    return roberta(c, "roberta.", body)
+
+
 def big_bird(c: dict[str, Any]) -> Shapes:
     d, (name,), at = c["hidden_size"], c["architectures"], "cls.predictions"
     before = "" if name.endswith("Model") else "bert."
@@ -524,4 +555,6 @@ SHAPES: dict[str, Callable[[dict[str, Any]], Shapes]] = {
     "rembert": rembert,
     "big_bird": big_bird,
     "gte": gte,
+    "jina_embeddings_v3": jina_v3,
+    "longformer": longformer,
 }
