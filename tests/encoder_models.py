@@ -292,7 +292,7 @@ def _later_kin_cases(heads: tuple[str, ...]) -> Iterator[Case]:
     linear = {"rope_type": "linear", "factor": 2.0, "rope_theta": 300.0}
     other = roberta | OTHER | untied | {"hidden_act": "relu", "rope_parameters": linear}
     yield case("jina_embeddings_v3", "JinaEmbeddingsV3ForMaskedLM", other, "other")
-    other = windows | OTHER | untied | {"hidden_act": "gelu_new", "attention_window": 2}
+    other = windows | OTHER | untied | {"hidden_act": "gelu_new", "attention_window": 6}
     yield case("longformer", "LongformerForMaskedLM", other, "other")
     other = gte | OTHER | untied | {"type_vocab_size": 0, "hidden_act": "silu", "rope_parameters": None}
     yield case(
