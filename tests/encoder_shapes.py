@@ -133,19 +133,25 @@ def longformer(c: dict[str, Any]) -> Shapes:
 
 
 def jina_v3(c: dict[str, Any]) -> Shapes:
+    """Without a head as its makers call it, and transformers writes it; else by transformers' own names."""
+    own = c["architectures"][0].endswith("Model")
+
     def body(c: dict[str, Any]) -> Shapes:
         d, f = c["hidden_size"], c["intermediate_size"]
-        for name, shape in bert_body(c):
-            if name.startswith("embeddings.") and "position" not in name:
-                yield name, shape
+        yield from table("embeddings.word_embeddings", c["vocab_size"], d)
+        yield from table("embeddings.token_type_embeddings", c["type_vocab_size"], d)
+        yield from norm("emb_ln" if own else "embeddings.LayerNorm", d)
         for i in range(c["num_hidden_layers"]):
-            at = f"layers.{i}"
-            for part in "qkvo":
+            at = f"encoder.layers.{i}" if own else f"layers.{i}"
+            if own:
+                yield from linear(f"{at}.mixer.Wqkv", 3 * d, d)
+            for part in () if own else "qkv":
                 yield from linear(f"{at}.self_attn.{part}_proj", d, d)
+            yield from linear(f"{at}.mixer.out_proj" if own else f"{at}.self_attn.o_proj", d, d)
             yield from linear(f"{at}.mlp.fc1", f, d)
             yield from linear(f"{at}.mlp.fc2", d, f)
-            for part in ("attention", "mlp"):
-                yield from norm(f"{at}.post_{part}_layernorm", d)
+            yield from norm(f"{at}.norm1" if own else f"{at}.post_attention_layernorm", d)
+            yield from norm(f"{at}.norm2" if own else f"{at}.post_mlp_layernorm", d)
 
     return roberta(c, "roberta.", body)
 

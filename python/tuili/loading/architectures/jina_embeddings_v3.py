@@ -17,6 +17,7 @@ from tuili.loading.architectures.roberta import HEADS
 from tuili.loading.architectures.roberta import IGNORED_TENSORS as IGNORED_TENSORS
 from tuili.loading.architectures.roberta import SECOND_NAMES as SECOND_NAMES
 from tuili.loading.config import Config
+from tuili.loading.layout import Names, Parts
 
 _LAYER = {
     "self_attn.q_proj": "query",
@@ -28,14 +29,29 @@ _LAYER = {
     "mlp.fc2": "down",
     "post_mlp_layernorm": "mlp_norm",
 }
-_BODY = {
+# The same as its makers call it, and as transformers writes it.
+_OWN_LAYER = {
+    "mixer.out_proj": "output",
+    "norm1": "attention_norm",
+    "mlp.fc1": "up",
+    "mlp.fc2": "down",
+    "norm2": "mlp_norm",
+}
+_BODY: Names = {
     "embeddings.word_embeddings.weight": "token_embedding",
     "embeddings.token_type_embeddings.weight": "token_type_embedding",
     **with_biases([("embeddings.LayerNorm", "embedding_norm"), *in_layers("layers", _LAYER)]),
+    **with_biases([("emb_ln", "embedding_norm"), *in_layers("encoder.layers", _OWN_LAYER)]),
+    **{
+        f"encoder.layers.{{i}}.mixer.Wqkv.{theirs}": Parts(
+            tuple(f"layers.{{i}}.{part}{ours}" for part in ("query", "key", "value"))
+        )
+        for theirs, ours in (("weight", ""), ("bias", ".bias"))
+    },
 }
 
 
-def tensor_names(config: Config) -> dict[str, str]:
+def tensor_names(config: Config) -> Names:
     """Their names -> ours, with those of the head that the configuration has."""
     return prefixed(_BODY, "roberta.") | head_names(config, HEADS)
 
