@@ -276,6 +276,11 @@ def _later_kin_cases(heads: tuple[str, ...]) -> Iterator[Case]:
     ):
         for head in ("Model", *ends):
             yield case(model_type, stem + head, settings)
+    sinks = {key: BASE[key] for key in ("vocab_size", "hidden_size", "intermediate_size", "pad_token_id")}
+    sinks |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    sinks |= {"num_local_experts": 5, "num_experts_per_tok": 3, "sliding_window": 6, "rms_norm_eps": 1e-5}
+    for head in ("Model", "ForTokenClassification"):
+        yield case("openai_privacy_filter", f"OpenAIPrivacyFilter{head}", sinks)
     untied = {"tie_word_embeddings": False}
     yield case(
         "xlm-roberta-xl", "XLMRobertaXLForMaskedLM", roberta | OTHER | untied | {"pad_token_id": 3}, "other"

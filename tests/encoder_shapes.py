@@ -156,6 +156,27 @@ def jina_v3(c: dict[str, Any]) -> Shapes:
     return roberta(c, "roberta.", body)
 
 
+def privacy_filter(c: dict[str, Any]) -> Shapes:
+    d, f, n, (name,) = c["hidden_size"], c["intermediate_size"], c["num_local_experts"], c["architectures"]
+    before, q = "" if name.endswith("Model") else "model.", c["num_attention_heads"] * c["head_dim"]
+    kv = c["num_key_value_heads"] * c["head_dim"]
+    yield from table(f"{before}embed_tokens", c["vocab_size"], d)
+    for i in range(c["num_hidden_layers"]):
+        at = f"{before}layers.{i}"
+        for part, rows, columns in (("q", q, d), ("k", kv, d), ("v", kv, d), ("o", d, q)):
+            yield from linear(f"{at}.self_attn.{part}_proj", rows, columns)
+        yield f"{at}.self_attn.sinks", (c["num_attention_heads"],)
+        yield from linear(f"{at}.mlp.router", n, d)
+        for part, rows, columns in (("gate_up", 2 * f, d), ("down", d, f)):
+            yield f"{at}.mlp.experts.{part}_proj", (n, columns, rows)
+            yield f"{at}.mlp.experts.{part}_proj_bias", (n, rows)
+        yield from norm(f"{at}.input_layernorm", d, False)
+        yield from norm(f"{at}.post_attention_layernorm", d, False)
+    yield from norm(f"{before}norm", d, False)
+    if not name.endswith("Model"):
+        yield from linear("score", len(c["id2label"]), d)
+
+
 def big_bird(c: dict[str, Any]) -> Shapes:
     d, (name,), at = c["hidden_size"], c["architectures"], "cls.predictions"
     before = "" if name.endswith("Model") else "bert."
@@ -563,4 +584,5 @@ SHAPES: dict[str, Callable[[dict[str, Any]], Shapes]] = {
     "gte": gte,
     "jina_embeddings_v3": jina_v3,
     "longformer": longformer,
+    "openai_privacy_filter": privacy_filter,
 }

@@ -174,6 +174,9 @@ HF_ARCHITECTURES |= {
 HF_ARCHITECTURES |= {
     f"Longformer{end}": "longformer" for end in ("Model", "ForMaskedLM", "ForTokenClassification")
 }
+HF_ARCHITECTURES |= {
+    f"OpenAIPrivacyFilter{end}": "openai_privacy_filter" for end in ("Model", "ForTokenClassification")
+}
 HF_ARCHITECTURES |= {"LongT5EncoderModel": "t5_encoder"}
 HF_ARCHITECTURES |= {"DPRContextEncoder": "dpr", "DPRQuestionEncoder": "dpr"}
 GGUF_ARCHITECTURES = {

@@ -257,6 +257,11 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     },
     "XLMRobertaXL": {"max_position_embeddings": 512, "type_vocab_size": 1},
     "JinaEmbeddingsV3": {"max_position_embeddings": 8194},
+    "OpenAIPrivacyFilter": {
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 2,
+        "num_experts_per_tok": 4,
+    },
     "Longformer": {"max_position_embeddings": 512},
     "BigBird": {"max_position_embeddings": 4096},
     "Gte": {"max_position_embeddings": 8192},
