@@ -288,6 +288,7 @@ EOS_OF_CLASS: Mapping[str, Sequence[int]] = {
     **dict.fromkeys(("flex_olmo", "granite_swa"), (100257,)),
     "exaone_moe": (53,),
     "gpt_neox_japanese": (31999,),
+    "openai_privacy_filter": (199999,),
 }
 
 
