@@ -26,7 +26,7 @@ def adder():
 
 
 def test_text_generation_takes_the_parameters_of_transformers(adder, caplog):
-    """max_length and min_length count the prompt's tokens, too; a prefix is no part of the text."""
+    """max_length and min_length count the prompt's tokens, too, but not a prefix's, no part of the text."""
     sums = ["999+  1=", "  1+  1="]
     assert adder(sums, max_length=12) == [
         [{"generated_text": "999+  1=1000"}],
@@ -37,6 +37,7 @@ def test_text_generation_takes_the_parameters_of_transformers(adder, caplog):
     assert adder(sums[0], max_length=9, max_new_tokens=4) == [{"generated_text": "999+  1=1000"}]
     assert "max_length has no effect" in caplog.text
     assert adder("+  1=", prefix="999", max_length=12) == [{"generated_text": "+  1=1000"}]
+    assert adder("+  1=", prefix="999", max_length=7) == [{"generated_text": "+  1=10"}]
     assert adder(sums[0], stop_sequence="0", max_length=12) == [{"generated_text": "999+  1=10"}]
     ids = adder.model.tokenizer.encode("999+  1=1000")
     assert adder(sums[0], max_length=12, return_tensors=True) == [{"generated_token_ids": ids}]
