@@ -11,7 +11,7 @@ from tuili.loading.architectures import ACTIVATIONS, activation
 from tuili.loading.config import MAX_HEAD_DIM, MAX_HEADS, MAX_INNER, MAX_LAYERS, MAX_POSITIONS, Config
 from tuili.loading.position_bias import relative
 
-_MOST_BIASES = 4096  # each takes memory before a tensor is looked at
+_MOST_BIASES = 1 << 24  # of all heads and positions: they take memory before a tensor is looked at
 
 
 def is_a(config: Config, stem: str) -> bool:
@@ -35,8 +35,9 @@ def half(config: Config, name: str) -> tuple[list[LayerSpec], list[Any]]:
     n_buckets = config.integer("relative_attention_num_buckets", 4, 1 << 16, 32)
     farthest = config.integer("relative_attention_max_distance", n_buckets // 2 + 1, 1 << 24, 128)
     own = is_a(config, "UMT5")
-    if n_heads * (n if own else 1) > _MOST_BIASES:
-        raise config.wrong("num_heads", f"at most {_MOST_BIASES} biases of heads")
+    most = _MOST_BIASES // longest(config)
+    if n_heads * (n if own else 1) > most:
+        raise config.wrong("num_heads", f"at most {most} biases of heads")
     bias = relative(n_heads, longest(config), n_buckets, farthest, both_sides=name == "encoder")
     gated, act = feed_forward(config)
     layers = [
