@@ -258,6 +258,7 @@ def _later_kin_cases(heads: tuple[str, ...]) -> Iterator[Case]:
     roberta = BASE | {"pad_token_id": 1, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
     rembert = BASE | {"input_embedding_size": 24, "output_embedding_size": 56}
     bird = BASE | {"attention_type": "original_full", "hidden_act": "gelu_new"}
+    windows = roberta | {"type_vocab_size": 2, "attention_window": [4, 8, 40]}
     gte = BASE | {"pad_token_id": 1, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}
     first = BASE | {
         "type_vocab_size": 0, "layer_norm_eps": 1e-7, "relative_attention": True, "pos_att_type": "c2p|p2c",
@@ -269,10 +270,17 @@ def _later_kin_cases(heads: tuple[str, ...]) -> Iterator[Case]:
         ("rembert", "RemBert", rembert, (*heads, choices)),
         ("big_bird", "BigBird", bird, ("ForPreTraining", *heads[:3], choices)),
         ("gte", "Gte", gte, heads[:3]),
+        ("jina_embeddings_v3", "JinaEmbeddingsV3", roberta, heads),
+        ("longformer", "Longformer", windows, ("ForMaskedLM", "ForTokenClassification")),
         ("deberta", "Deberta", first, heads),
     ):
         for head in ("Model", *ends):
             yield case(model_type, stem + head, settings)
+    sinks = {key: BASE[key] for key in ("vocab_size", "hidden_size", "intermediate_size", "pad_token_id")}
+    sinks |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    sinks |= {"num_local_experts": 5, "num_experts_per_tok": 3, "sliding_window": 6, "rms_norm_eps": 1e-5}
+    for head in ("Model", "ForTokenClassification"):
+        yield case("openai_privacy_filter", f"OpenAIPrivacyFilter{head}", sinks)
     untied = {"tie_word_embeddings": False}
     yield case(
         "xlm-roberta-xl", "XLMRobertaXLForMaskedLM", roberta | OTHER | untied | {"pad_token_id": 3}, "other"
@@ -286,6 +294,11 @@ def _later_kin_cases(heads: tuple[str, ...]) -> Iterator[Case]:
     other = OTHER | untied | {"use_bias": False, "rescale_embeddings": True, "hidden_act": "relu"}
     for head in ("ForMaskedLM", "ForSequenceClassification"):
         yield case("big_bird", f"BigBird{head}", other | {"block_size": 8, "num_random_blocks": 1}, "other")
+    linear = {"rope_type": "linear", "factor": 2.0, "rope_theta": 300.0}
+    other = roberta | OTHER | untied | {"hidden_act": "relu", "rope_parameters": linear}
+    yield case("jina_embeddings_v3", "JinaEmbeddingsV3ForMaskedLM", other, "other")
+    other = windows | OTHER | untied | {"hidden_act": "gelu_new", "attention_window": 6}
+    yield case("longformer", "LongformerForMaskedLM", other, "other")
     other = gte | OTHER | untied | {"type_vocab_size": 0, "hidden_act": "silu", "rope_parameters": None}
     yield case(
         "gte", "GteForMaskedLM", other | {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "other"

@@ -119,6 +119,64 @@ def roberta_xl(c: dict[str, Any]) -> Shapes:
     return roberta(c, "roberta.", body)
 
 
+def longformer(c: dict[str, Any]) -> Shapes:
+    """RoBERTa's, and maps of tokens that all others would see, of which there are none."""
+
+    def body(c: dict[str, Any]) -> Shapes:
+        yield from bert_body(c)
+        for i in range(c["num_hidden_layers"]):
+            for part in ("query", "key", "value"):
+                at = f"encoder.layer.{i}.attention.self.{part}_global"
+                yield from linear(at, c["hidden_size"], c["hidden_size"])
+
+    return roberta(c, "longformer.", body)
+
+
+def jina_v3(c: dict[str, Any]) -> Shapes:
+    """Without a head as its makers call it, and transformers writes it; else by transformers' own names."""
+    own = c["architectures"][0].endswith("Model")
+
+    def body(c: dict[str, Any]) -> Shapes:
+        d, f = c["hidden_size"], c["intermediate_size"]
+        yield from table("embeddings.word_embeddings", c["vocab_size"], d)
+        yield from table("embeddings.token_type_embeddings", c["type_vocab_size"], d)
+        yield from norm("emb_ln" if own else "embeddings.LayerNorm", d)
+        for i in range(c["num_hidden_layers"]):
+            at = f"encoder.layers.{i}" if own else f"layers.{i}"
+            if own:
+                yield from linear(f"{at}.mixer.Wqkv", 3 * d, d)
+            for part in () if own else "qkv":
+                yield from linear(f"{at}.self_attn.{part}_proj", d, d)
+            yield from linear(f"{at}.mixer.out_proj" if own else f"{at}.self_attn.o_proj", d, d)
+            yield from linear(f"{at}.mlp.fc1", f, d)
+            yield from linear(f"{at}.mlp.fc2", d, f)
+            yield from norm(f"{at}.norm1" if own else f"{at}.post_attention_layernorm", d)
+            yield from norm(f"{at}.norm2" if own else f"{at}.post_mlp_layernorm", d)
+
+    return roberta(c, "roberta.", body)
+
+
+def privacy_filter(c: dict[str, Any]) -> Shapes:
+    d, f, n, (name,) = c["hidden_size"], c["intermediate_size"], c["num_local_experts"], c["architectures"]
+    before, q = "" if name.endswith("Model") else "model.", c["num_attention_heads"] * c["head_dim"]
+    kv = c["num_key_value_heads"] * c["head_dim"]
+    yield from table(f"{before}embed_tokens", c["vocab_size"], d)
+    for i in range(c["num_hidden_layers"]):
+        at = f"{before}layers.{i}"
+        for part, rows, columns in (("q", q, d), ("k", kv, d), ("v", kv, d), ("o", d, q)):
+            yield from linear(f"{at}.self_attn.{part}_proj", rows, columns)
+        yield f"{at}.self_attn.sinks", (c["num_attention_heads"],)
+        yield from linear(f"{at}.mlp.router", n, d)
+        for part, rows, columns in (("gate_up", 2 * f, d), ("down", d, f)):
+            yield f"{at}.mlp.experts.{part}_proj", (n, columns, rows)
+            yield f"{at}.mlp.experts.{part}_proj_bias", (n, rows)
+        yield from norm(f"{at}.input_layernorm", d, False)
+        yield from norm(f"{at}.post_attention_layernorm", d, False)
+    yield from norm(f"{before}norm", d, False)
+    if not name.endswith("Model"):
+        yield from linear("score", len(c["id2label"]), d)
+
+
 def big_bird(c: dict[str, Any]) -> Shapes:
     d, (name,), at = c["hidden_size"], c["architectures"], "cls.predictions"
     before = "" if name.endswith("Model") else "bert."
@@ -524,4 +582,7 @@ SHAPES: dict[str, Callable[[dict[str, Any]], Shapes]] = {
     "rembert": rembert,
     "big_bird": big_bird,
     "gte": gte,
+    "jina_embeddings_v3": jina_v3,
+    "longformer": longformer,
+    "openai_privacy_filter": privacy_filter,
 }

@@ -48,6 +48,9 @@ _BODIES = {
     "MvpForSequenceClassification": "MvpForConditionalGeneration: scaled",
     "MvpForQuestionAnswering": "MvpForConditionalGeneration: plain",
     "BlenderbotModel": "BlenderbotForConditionalGeneration: plain",
+    "LEDModel": "LEDForConditionalGeneration: plain",
+    "LEDForQuestionAnswering": "LEDForConditionalGeneration: windows",
+    "LongT5Model": "LongT5ForConditionalGeneration: plain",
     "PegasusModel": "PegasusForConditionalGeneration: unscaled uneven",
     "MarianModel": "MarianMTModel: plain",
     "M2M100Model": "M2M100ForConditionalGeneration: plain",
@@ -98,7 +101,10 @@ def tensors(case: Case) -> dict[str, np.ndarray]:
     for theirs, value in seq2seq_models.stored_tensors(case.body).items():
         if theirs.startswith(("lm_head", "final_logits_bias")) or not theirs.startswith(kept):
             continue
-        found[within + (theirs.removeprefix("model.") if name.endswith("Model") else theirs)] = value
+        found[
+            within
+            + (theirs.removeprefix("model.").removeprefix("led.") if name.endswith("Model") else theirs)
+        ] = value
     maps = {
         "SequenceClassification": (("classification_head.dense", d), ("classification_head.out_proj", 3)),
         "QuestionAnswering": (("qa_outputs", 2),),

@@ -119,7 +119,9 @@ def _case(architecture: str, tries: str, model_type: str, base: dict[str, Any], 
     return Case(architecture, tries, base | own | settings)
 
 
-_T5_NAME, _MT5, _UMT5 = (f"{name}ForConditionalGeneration" for name in ("T5", "MT5", "UMT5"))
+_T5_NAME, _MT5, _UMT5, _LONG_T5 = (
+    f"{name}ForConditionalGeneration" for name in ("T5", "MT5", "UMT5", "LongT5")
+)
 _BART, _MBART = "BartForConditionalGeneration", "MBartForConditionalGeneration"
 _PLBART, _MVP, _BLENDERBOT, _SMALL, _LED = (
     f"{name}ForConditionalGeneration" for name in ("PLBart", "Mvp", "Blenderbot", "BlenderbotSmall", "LED")
@@ -146,6 +148,8 @@ CASES = [
         d_kv=8,
         relative_attention_max_distance=6,
     ),
+    _case(_LONG_T5, "plain", "longt5", _T5 | _GATED, local_radius=5),
+    _case(_LONG_T5, "wide tied uneven", "longt5", _T5, num_decoder_layers=1, local_radius=100),
     _case(_BART, "plain", "bart", _FAIRSEQ),
     _case(_BART, "scaled uneven", "bart", _FAIRSEQ | _UNEVEN, scale_embedding=True),
     _case(_MBART, "plain", "mbart", _FAIRSEQ, scale_embedding=True),

@@ -56,6 +56,11 @@ def test_a_setting_that_is_not_followed_is_an_error(architecture: str, changes: 
         spec_of(architecture, **changes)
 
 
+def test_long_t5_is_read_with_local_attention_alone() -> None:
+    with pytest.raises(ModelUnsupportedError, match="encoder_attention_type is 'transient-global'"):
+        spec_of("LongT5ForConditionalGeneration", encoder_attention_type="transient-global")
+
+
 @pytest.mark.parametrize("value, scaled", [(True, True), (False, False), (None, False)])
 def test_a_scale_of_t5s_head_that_is_null_is_off(value: bool | None, scaled: bool) -> None:
     spec = spec_of("T5ForConditionalGeneration", scale_decoder_outputs=value)

@@ -27,7 +27,7 @@ def adder():
 
 
 def test_text_generation_takes_the_parameters_of_transformers(adder, caplog):
-    """max_length and min_length count the prompt's tokens, too; a prefix is no part of the text."""
+    """max_length and min_length count the prompt's tokens, too, but not a prefix's, no part of the text."""
     sums = ["999+  1=", "  1+  1="]
     assert adder(sums, max_length=12) == [
         [{"generated_text": "999+  1=1000"}],
@@ -38,6 +38,7 @@ def test_text_generation_takes_the_parameters_of_transformers(adder, caplog):
     assert adder(sums[0], max_length=9, max_new_tokens=4) == [{"generated_text": "999+  1=1000"}]
     assert "max_length has no effect" in caplog.text
     assert adder("+  1=", prefix="999", max_length=12) == [{"generated_text": "+  1=1000"}]
+    assert adder("+  1=", prefix="999", max_length=7) == [{"generated_text": "+  1=10"}]
     assert adder(sums[0], stop_sequence="0", max_length=12) == [{"generated_text": "999+  1=10"}]
     ids = adder.model.tokenizer.encode("999+  1=1000")
     assert adder(sums[0], max_length=12, return_tensors=True) == [{"generated_token_ids": ids}]
@@ -500,3 +501,20 @@ def test_an_answer_keeps_the_space_before_it(tmp_path):
             answer = server.ask("/v1/completions", fields | {"echo": True, "logprobs": 1}).json()
             (choice,) = answer["choices"]
         assert choice["text"] == "the sea sea" and choice["logprobs"]["text_offset"] == [0, 0, 3, 7]
+
+
+def test_numbers_are_no_texts_to_go_on_from(llama_path):
+    with tuili.pipeline("text-generation", llama_path) as pipe:
+        for wrong in ([3], ["a", 3], [[1], None]):
+            with pytest.raises(tuili.InvalidParameterError) as caught:
+                pipe(wrong, max_new_tokens=1)
+            assert caught.value.param == "text_inputs"
+
+
+def test_an_iterables_messages_are_no_chat(llama_path):
+    """Each of what it gives is one input, and a message is none."""
+    chat = [{"role": "user", "content": "a"}]
+    with tuili.pipeline("text-generation", llama_path) as pipe:
+        assert list(pipe(iter([chat, "b"]), max_new_tokens=1)) == pipe([chat, "b"], max_new_tokens=1)
+        with pytest.raises(tuili.InvalidParameterError, match="texts or chats"):
+            list(pipe(iter(chat), max_new_tokens=1))

@@ -50,7 +50,9 @@ long factors; transformers computes Phi-3's anew at the line, with long factors 
 Phi-3.5-MoE's end at the original context: beyond it transformers scales by `long_mscale`, with short factors.
 
 Ministral 3's queries grow behind `original_max_position_embeddings`, which is not here: texts end there.
-No token of LED's source sees all others, as where transformers is given no `global_attention_mask`.
+No token of LED's source or of a Longformer's text sees all others, as where transformers is given no
+`global_attention_mask`; Longformer's heads that give some such a sight (for sequences, spans and choices) are
+not read. LongT5 is read where `encoder_attention_type` is "local".
 BigBird takes texts for which transformers turns its sparse attention into a full one: of
 (5 + 2 `num_random_blocks`) · `block_size` tokens, 704 usually, or all with `attention_type` "original_full".
 

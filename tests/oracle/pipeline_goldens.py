@@ -33,9 +33,7 @@ def plain(value: Any) -> Any:
 
 
 def answer(model: Any, tokenizer: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
-    """Version 4's question answering: every span of every window, all scores in one table. One thing is
-    ours: a word that a window cuts is the whole word.
-    """
+    """Version 4's question answering: every span of every window, all scores in one table."""
     import torch
 
     top_k, longest = options.get("top_k", 1), options.get("max_answer_len", 15)
@@ -46,7 +44,6 @@ def answer(model: Any, tokenizer: Any, options: dict[str, Any]) -> list[dict[str
         return_offsets_mapping=True,
     )  # fmt: skip
     aligned = options.get("align_to_words", True)
-    whole = tokenizer(DOCUMENT, add_special_tokens=False).encodings[0]
     found, none = [], 1e6
     for i, ids in enumerate(windows["input_ids"]):
         encoding = windows.encodings[i]
@@ -69,8 +66,8 @@ def answer(model: Any, tokenizer: Any, options: dict[str, Any]) -> list[dict[str
             if not (inside[first] and inside[last]):
                 continue
             if aligned:
-                a = whole.word_to_chars(encoding.token_to_word(int(first)))[0]
-                b = whole.word_to_chars(encoding.token_to_word(int(last)))[1]
+                a = encoding.word_to_chars(encoding.token_to_word(int(first)), 1)[0]
+                b = encoding.word_to_chars(encoding.token_to_word(int(last)), 1)[1]
             else:
                 a, b = encoding.offsets[first][0], encoding.offsets[last][1]
             text = DOCUMENT[a:b]

@@ -112,6 +112,7 @@ HF_SEQ2SEQ = {
     "T5ForConditionalGeneration": "t5",
     "MT5ForConditionalGeneration": "t5",
     "UMT5ForConditionalGeneration": "t5",
+    "LongT5ForConditionalGeneration": "t5",
     "BartForConditionalGeneration": "bart",
     "MBartForConditionalGeneration": "bart",
     "PLBartForConditionalGeneration": "bart",
@@ -160,6 +161,7 @@ _ENCODERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ModernBert": ("modernbert", (_CHOICES,)),
     "NomicBert": ("nomic_bert", ()),
     "EuroBert": ("eurobert", ()),
+    "JinaEmbeddingsV3": ("jina_embeddings_v3", ()),
 }
 HF_ARCHITECTURES |= {
     f"{stem}{task}": file for stem, (file, more) in _ENCODERS.items() for task in (*_TASKS, *more)
@@ -169,6 +171,13 @@ HF_ARCHITECTURES |= {
     for stem in ("T5", "MT5", "UMT5")
     for end in ("EncoderModel", "ForTokenClassification")
 }
+HF_ARCHITECTURES |= {
+    f"Longformer{end}": "longformer" for end in ("Model", "ForMaskedLM", "ForTokenClassification")
+}
+HF_ARCHITECTURES |= {
+    f"OpenAIPrivacyFilter{end}": "openai_privacy_filter" for end in ("Model", "ForTokenClassification")
+}
+HF_ARCHITECTURES |= {"LongT5EncoderModel": "t5_encoder"}
 HF_ARCHITECTURES |= {"DPRContextEncoder": "dpr", "DPRQuestionEncoder": "dpr"}
 GGUF_ARCHITECTURES = {
     "llama": "llama",
@@ -281,7 +290,7 @@ def as_embedder(config: Config) -> Config:
     of a decoder with a head for words the layers alone, of T5 and its kin the encoder."""
     names = config.values.get("architectures")
     if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str):
-        name = re.sub(r"^(M?|UM)T5(Model|ForConditionalGeneration)$", r"\1T5EncoderModel", names[0])
+        name = re.sub(r"^(M?|UM|Long)T5(Model|ForConditionalGeneration)$", r"\1T5EncoderModel", names[0])
         stems = [name.removesuffix(words) for words in WRITERS if name.endswith(words)]
         if stems and name in HF_ARCHITECTURES and stems[0] not in _DECODERS_ALONE:
             name = f"{stems[0]}Model"

@@ -159,7 +159,8 @@ def joined(tokenizer: Tokenizer, parts: Sequence[Encoding], *, truncated: bool) 
         if own and texts.count(number) == len(own):  # of a first text before a second, some do not say where
             begin = texts.index(number)
             if offsets[begin] == own[0] and _lost_its_space(tokenizer, whole.tokens[begin], *own[0]):
-                own = [(own[0][0] - 1, own[0][1]), *own[1:]]
+                start, end = own[0]
+                own = [(start - 1, end - (start == end)), *own[1:]]  # a space alone has lost both ends
             offsets[begin : begin + len(own)] = own
     return Encoded(tokenizer.noticed(whole.ids), types, offsets, texts, truncated, whole.tokens)
 

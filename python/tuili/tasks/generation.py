@@ -18,6 +18,7 @@ from tuili.tasks.answers import as_ids, cleaned
 from tuili.tasks.encoding import checked_str
 from tuili.tasks.generate_words import in_our_words, settled
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
+from tuili.tokenization import encoding_of
 
 TASK = "text-generation"
 
@@ -28,8 +29,8 @@ class Task(Pipeline):
 
     text_inputs      a text, the messages of a chat, or a list of either; an empty text is gone on with from
                      the token that texts begin with
-    max_length,      of the prompt and what follows, in tokens; min_new_tokens of what follows alone
-    min_length
+    max_length,      of the prompt and what follows, in tokens, without a prefix's; min_new_tokens of what
+    min_length       follows alone
     continue_final_message
                      of chats: the answer goes on with the last message; by default if it is an assistant's
     add_generation_prompt
@@ -104,7 +105,9 @@ class Task(Pipeline):
         encoded = [self._encoded(prompt, own, cuts=cuts) for prompt in prompts]
         files = self.model.config["sampling_defaults"]
         usual = files.get("max_tokens", None if "max_length" in files else ANSWER_LEN)
-        params = [_ending(from_options(given, _steered(chosen, own, len(ids))), usual) for ids in encoded]
+        before = encoding_of(self.model.tokenizer.loaded.backend, own["prefix"]).ids if own["prefix"] else []
+        lengths = [len(ids) - len(before) for ids in encoded]
+        params = [_ending(from_options(given, _steered(chosen, own, n)), usual) for n in lengths]
         outputs = self.model.generate(encoded, params, truncation=own["truncation"]) if encoded else []
         results = []
         for prompt, output in zip(prompts, outputs, strict=True):

@@ -25,27 +25,22 @@ _HIDDEN = -10000.0  # the logit of what cannot be an answer
 class Window:
     """A part of a document behind the question.
 
-    read    the tokens whose logits count: those of the part, and [CLS], which stands for no answer
-    words   the word that each token of the part is of, or None
-    begins  of each word of the document, where its first token is
-    ends    where its last one is
+    read   the tokens whose logits count: those of the part, and [CLS], which stands for no answer
+    words  the word that each token of the part is of, or None
     """
 
     encoded: Encoded
     read: list[int]
     words: list[int | None]
-    begins: dict[int | None, tuple[int, int]]
-    ends: dict[int | None, tuple[int, int]]
 
     def place(self, first: int, last: int, *, aligned: bool) -> tuple[int, int]:
-        """[begin, end) of tokens of the document, or of the words that they are of."""
-        begin, end = self.encoded.offsets[first], self.encoded.offsets[last]
-        if aligned:
-            n_before = self.encoded.texts.index(1)
-            first_word, last_word = self.words[first - n_before], self.words[last - n_before]
-            begin = begin if first_word is None else self.begins[first_word]
-            end = end if last_word is None else self.ends[last_word]
-        return begin[0], end[1]
+        """[begin, end) of tokens of the document, or of what the part holds of the words that they are of."""
+        n_before, words = self.encoded.texts.index(1), self.words
+        first_word, last_word = words[first - n_before], words[last - n_before]
+        if aligned and first_word is not None and last_word is not None:
+            first = n_before + words.index(first_word)
+            last = n_before + len(words) - 1 - words[::-1].index(last_word)
+        return self.encoded.offsets[first][0], self.encoded.offsets[last][1]
 
 
 class Task(Pipeline):
@@ -58,7 +53,7 @@ class Task(Pipeline):
     truncation         cut questions of more than max_question_len tokens; padding changes nothing
     returns            a dict of "score", "start", "end" and "answer", a list of them if top_k > 1 finds
                        several; a list of either for a list of questions, even of one. A document without
-                       words has the answer "" of score 0. A word that a window cuts is answered whole
+                       words has the answer "" of score 0
     """
 
     OPTIONS: ClassVar[Mapping[str, Any]] = {
@@ -128,11 +123,7 @@ class Task(Pipeline):
                 "max_seq_len",
                 f"{length} leaves {n_left} tokens beside the question, no more than doc_stride {stride}",
             )
-        words, places, cls_id = parts.word_ids, parts.offsets, loaded.cls_id
-        begins = dict(
-            zip(reversed(words), reversed(places), strict=True)
-        )  # that of a word's first token stays
-        ends = dict(zip(words, places, strict=True))
+        cls_id = loaded.cls_id
         if is_long:
             call(parts.truncate, n_left, stride, side)
         windows = []
@@ -143,7 +134,7 @@ class Task(Pipeline):
                 for i, (one, text) in enumerate(zip(encoded.ids, encoded.texts, strict=True))
                 if text == 1 or one == cls_id
             ]
-            windows.append(Window(encoded, read, part.word_ids, begins, ends))
+            windows.append(Window(encoded, read, part.word_ids))
         return windows
 
     def _answers(

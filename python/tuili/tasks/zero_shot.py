@@ -65,7 +65,7 @@ class Task(Pipeline):
         for i, text in enumerate(texts):
             here = slice(i * len(labels), (i + 1) * len(labels))
             scores = self._scores(rows[here], alone=alone)
-            order = best(scores, len(labels))
+            order = [len(labels) - 1 - j for j in best(scores[::-1], len(labels))]  # of equal ones the last
             result = {
                 "sequence": text,
                 "labels": [labels[j] for j in order],

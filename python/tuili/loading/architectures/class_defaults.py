@@ -221,6 +221,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     },
     "YoutuForCausalLM": {"max_position_embeddings": 131072, **_LATENT},
     "T5ForConditionalGeneration": {**_MT5, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
+    "LongT5ForConditionalGeneration": {**_MT5, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
     "MT5ForConditionalGeneration": _MT5,
     "UMT5ForConditionalGeneration": _MT5,
     "BartForConditionalGeneration": _BART,
@@ -236,6 +237,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     **{f"{stem}ForCausalLM": _BART for stem in ("Bart", "MBart", "Mvp", "Pegasus", "Marian")},
     # Encoders, whatever head they have.
     "T5Encoder": {**_MT5, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
+    "LongT5Encoder": {**_MT5, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
     "MT5Encoder": _MT5,
     "UMT5Encoder": _MT5,
     **{
@@ -254,6 +256,13 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
         )
     },
     "XLMRobertaXL": {"max_position_embeddings": 512, "type_vocab_size": 1},
+    "JinaEmbeddingsV3": {"max_position_embeddings": 8194},
+    "OpenAIPrivacyFilter": {
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 2,
+        "num_experts_per_tok": 4,
+    },
+    "Longformer": {"max_position_embeddings": 512},
     "BigBird": {"max_position_embeddings": 4096},
     "Gte": {"max_position_embeddings": 8192},
     "RoFormer": {"max_position_embeddings": 1536},
@@ -279,6 +288,7 @@ EOS_OF_CLASS: Mapping[str, Sequence[int]] = {
     **dict.fromkeys(("flex_olmo", "granite_swa"), (100257,)),
     "exaone_moe": (53,),
     "gpt_neox_japanese": (31999,),
+    "openai_privacy_filter": (199999,),
 }
 
 

@@ -55,14 +55,14 @@ _YARN = {
 }
 
 
-def spec(config: Config) -> ModelSpec:
-    """GptOssForCausalLM."""
+def spec(config: Config, *, interleaved: bool = False) -> ModelSpec:
+    """GptOssForCausalLM. interleaved: how coordinates turn in pairs."""
     settings = {"head_dim": config.values.get("head_dim") or 64}
     if "rope_parameters" not in config and "rope_scaling" not in config:
         settings["rope_parameters"] = _YARN
     config.values = {**config.values, **settings}
     size = sizes(config)
-    rotation, limit = rope(config, size, theta=150_000.0)
+    rotation, limit = rope(config, size, theta=150_000.0, interleaved=interleaved)
     n = n_experts(config, "num_local_experts", "num_experts", usual=128)
     moe = MoeSpec(
         n_experts=n,

@@ -33,15 +33,20 @@ def tensor_names(config: Config) -> Names:
     }
 
 
-def spec(config: Config) -> ModelSpec:
-    """LEDForConditionalGeneration, of which no token sees all others, as transformers' pipelines ask it."""
-    config.tensors = [name.replace("led.", "model.", 1) for name in config.tensors]  # as `fairseq` calls them
-    n_layers = config.integer("encoder_layers", 1, MAX_LAYERS)
+def attention_windows(config: Config, n_layers: int) -> list[int]:
+    """How far each layer's tokens see on either side, themselves included: Longformer's windows."""
     given = config.values.get("attention_window", 512)
     each = given if isinstance(given, list) else [given] * n_layers
     even = all(type(n) is int and 0 < n <= MAX_POSITIONS and n % 2 == 0 for n in each)
     if len(each) != n_layers or not even:
         raise config.wrong("attention_window", f"an even number, or {n_layers} of them")
+    return [n // 2 + 1 for n in each]
+
+
+def spec(config: Config) -> ModelSpec:
+    """LEDForConditionalGeneration, of which no token sees all others, as transformers' pipelines ask it."""
+    config.tensors = [name.replace("led.", "model.", 1) for name in config.tensors]  # as `fairseq` calls them
+    windows = attention_windows(config, config.integer("encoder_layers", 1, MAX_LAYERS))
     n_read = config.integer("max_encoder_position_embeddings", 1, MAX_POSITIONS, 16384)
     n_written = config.integer("max_decoder_position_embeddings", 1, MAX_POSITIONS, 1024)
     config.ignore("scale_embedding", False)
@@ -49,7 +54,7 @@ def spec(config: Config) -> ModelSpec:
     return fairseq(
         config,
         placement="post",
-        windows=[n // 2 + 1 for n in each],
+        windows=windows,
         encoder={"max_positions": n_read, "n_positions_learned": n_read},
         embedding_norm=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from tuili._core import ModelSpec
@@ -40,18 +41,26 @@ def spec(config: Config) -> ModelSpec:
     return offset_encoder(config, "post")
 
 
-def offset_encoder(config: Config, norm_placement: Literal["post", "pre"], **settings: Any) -> ModelSpec:
-    """What RoBERTa and its kin share; the head for words has the exact GELU whatever the layers have."""
+def offset_encoder(
+    config: Config, norm_placement: Literal["post", "pre"], windows: Sequence[int] = (), **settings: Any
+) -> ModelSpec:
+    """What RoBERTa and its kin share; the head for words has the exact GELU whatever the layers have.
+    windows: of each layer, none if empty."""
     size = sizes(config)
     config.choice("position_embedding_type", ("absolute",), "absolute")
     causal = writes(config)
     offset = config.integer("pad_token_id", 0, size.n_vocab - 1, 1) + 1
     if size.max_positions <= offset:
         raise config.wrong("max_position_embeddings", f"more than pad_token_id + 1 = {offset}")
+    act = activation(config)
+    layers = [
+        bert_layer(size, act, causal=causal, norm_placement=norm_placement, sliding_window=window)
+        for window in windows or [0] * size.n_layers
+    ]
     return post_norm_encoder(
         config,
         size,
-        [bert_layer(size, activation(config), causal=causal, norm_placement=norm_placement)] * size.n_layers,
+        layers,
         "gelu",
         max_positions=size.max_positions - offset,
         n_positions_learned=size.max_positions,

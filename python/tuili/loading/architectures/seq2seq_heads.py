@@ -17,15 +17,15 @@ _WORDS = "ForConditionalGeneration"
 # A class -> the one with a head for words.
 STEMS = ("Bart", "MBart", "Mvp", "T5", "MT5", "UMT5")
 ENDS = ("ForSequenceClassification", "ForQuestionAnswering")
-ALONE = (*STEMS, "Pegasus", "M2M100", "Marian", "PLBart", "Blenderbot")  # with Model
+ALONE = (*STEMS, "Pegasus", "M2M100", "Marian", "PLBart", "Blenderbot", "LongT5", "LED")  # with Model
 CLASSES = {f"{stem}{end}": f"{stem}{_WORDS}" for stem in STEMS for end in ENDS}
-CLASSES |= {f"PLBart{ENDS[0]}": f"PLBart{_WORDS}"}
+CLASSES |= {f"PLBart{ENDS[0]}": f"PLBart{_WORDS}", f"LED{ENDS[1]}": f"LED{_WORDS}"}
 CLASSES |= {f"{stem}Model": f"{stem}{_WORDS}" for stem in ALONE} | {"MarianModel": "MarianMTModel"}
 _HEADS = {
     "sequence": {"classification_head.dense": "dense", "classification_head.out_proj": "out"},
     "spans": {"qa_outputs": "out"},
 }
-_PREFIX = re.compile(r"(model|transformer)\.")  # of names, in some classes
+_PREFIX = re.compile(r"(model|transformer|led)\.")  # of names, in some classes
 
 
 class HeadedSeq2seq:
@@ -33,9 +33,9 @@ class HeadedSeq2seq:
 
     def __init__(self, both: ModuleType, name: str) -> None:
         self._both, self._name = both, name
-        known = (pattern.removeprefix(r"model\.") for pattern in both.IGNORED_TENSORS)
+        known = (re.sub(r"^(model|led)\\\.", "", pattern) for pattern in both.IGNORED_TENSORS)
         self.IGNORED_TENSORS = (
-            *(f"(model|transformer)?\\.?({pattern})" for pattern in known),
+            *(f"(model|transformer|led)?\\.?({pattern})" for pattern in known),
             r"lm_head\..*",
             r"final_logits_bias",
         )
@@ -72,13 +72,15 @@ class HeadedSeq2seq:
         theirs = self._both.tensor_names(self._as_writer(config))
         bare = {_PREFIX.sub("", name, count=1): ours for name, ours in theirs.items()}
         names = {
-            before + name: ours for before in ("", "model.", "transformer.") for name, ours in bare.items()
+            before + name: ours
+            for before in ("", "model.", "transformer.", "led.")
+            for name, ours in bare.items()
         }
         return names | head_names(config, _HEADS)
 
     def _as_writer(self, config: Config) -> Config:
         """The configuration of the same layers with a head for words, whose tensors have its prefix."""
-        before = "" if self._name.startswith(("T5", "MT5", "UMT5")) else "model."
+        before = "" if "T5" in self._name else "model."
         writer = Config({**config.values, "architectures": [self._name]}, config.what, config.names)
         writer.defaults = config.defaults
         writer.tensors = {before + _PREFIX.sub("", name, count=1) for name in config.tensors}

@@ -1,4 +1,4 @@
-"""T5, mT5, UMT5 and Flan-T5: two halves (t5_half.py) and a head that models with a tied one scale."""
+"""T5, mT5, UMT5, Flan-T5 and LongT5: two halves (t5_half.py) and a head that models with a tied one scale."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import partial
 
 from tuili._core import ModelSpec
 from tuili.loading.architectures.seq2seq import encoder_decoder, one_of
-from tuili.loading.architectures.t5_half import LONGEST, half, is_a, norm
+from tuili.loading.architectures.t5_half import half, is_a, longest, norm
 from tuili.loading.architectures.t5_names import gguf_half_names, half_from_gguf, half_names
 from tuili.loading.config import MAX_MODEL, Config
 
@@ -33,7 +33,7 @@ config_from_gguf = partial(half_from_gguf, end="ForConditionalGeneration")
 
 
 def spec(config: Config) -> ModelSpec:
-    """T5ForConditionalGeneration, MT5…, UMT5…"""
+    """T5ForConditionalGeneration, MT5…, UMT5…, LongT5…"""
     d_model = config.integer("d_model", 1, MAX_MODEL)
     # Models that untie their head do not scale what it reads; transformers 5 has a key of its own for that.
     tied = config.flag("tie_word_embeddings", True)
@@ -49,6 +49,6 @@ def spec(config: Config) -> ModelSpec:
             "tied_head": not any(name in config.tensors for name in _HEADS),
             "logit_scale": d_model**-0.5 if scales else 1.0,
         },
-        max_positions=LONGEST,
+        max_positions=longest(config),
         **norm(config),
     )

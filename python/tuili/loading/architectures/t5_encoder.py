@@ -9,7 +9,7 @@ from tuili._core import ModelSpec
 from tuili.loading.architectures.encoders import head_names, prefixed, task_head
 from tuili.loading.architectures.encoders_from_gguf import embedding_from_gguf as embedding_from_gguf
 from tuili.loading.architectures.seq2seq import one_of
-from tuili.loading.architectures.t5_half import LONGEST, half, norm
+from tuili.loading.architectures.t5_half import half, longest, norm
 from tuili.loading.architectures.t5_names import gguf_half_names, half_from_gguf, half_names
 from tuili.loading.config import MAX_MODEL, MAX_VOCAB, Config
 
@@ -34,13 +34,13 @@ def tensor_names(config: Config) -> dict[str, str]:
 
 
 def spec(config: Config) -> ModelSpec:
-    """T5EncoderModel, T5ForTokenClassification, MT5…, UMT5…"""
+    """T5EncoderModel, T5ForTokenClassification, MT5…, UMT5…; LongT5EncoderModel."""
     layers, biases = half(config, "encoder")
     return ModelSpec(
         kind="encoder",
         n_vocab=config.integer("vocab_size", 1, MAX_VOCAB),
         d_model=config.integer("d_model", 1, MAX_MODEL),
-        max_positions=LONGEST,
+        max_positions=longest(config),
         layers=layers,
         position_biases=biases,
         has_head=False,

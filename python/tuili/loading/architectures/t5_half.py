@@ -8,16 +8,20 @@ from typing import Any
 from tuili._core import LayerSpec
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures import ACTIVATIONS, activation
-from tuili.loading.config import MAX_HEAD_DIM, MAX_HEADS, MAX_INNER, MAX_LAYERS, Config
+from tuili.loading.config import MAX_HEAD_DIM, MAX_HEADS, MAX_INNER, MAX_LAYERS, MAX_POSITIONS, Config
 from tuili.loading.position_bias import relative
 
-LONGEST = 4096  # distances are in buckets, so any length is the model's; tables are made for as many
-_MOST_BIASES = 4096  # each takes memory before a tensor is looked at
+_MOST_BIASES = 1 << 24  # of all heads and positions: they take memory before a tensor is looked at
 
 
 def is_a(config: Config, stem: str) -> bool:
-    """Whether the class is one of T5's, MT5's or UMT5's."""
+    """Whether the class is one of T5's, MT5's, UMT5's or LongT5's."""
     return str(config.values["architectures"][0]).startswith(stem)
+
+
+def longest(config: Config) -> int:
+    """Distances are in buckets, so any length is the model's; tables are made for as many tokens."""
+    return 16384 if is_a(config, "LongT5") else 4096
 
 
 def norm(config: Config) -> dict[str, Any]:
@@ -31,9 +35,10 @@ def half(config: Config, name: str) -> tuple[list[LayerSpec], list[Any]]:
     n_buckets = config.integer("relative_attention_num_buckets", 4, 1 << 16, 32)
     farthest = config.integer("relative_attention_max_distance", n_buckets // 2 + 1, 1 << 24, 128)
     own = is_a(config, "UMT5")
-    if n_heads * (n if own else 1) > _MOST_BIASES:
-        raise config.wrong("num_heads", f"at most {_MOST_BIASES} biases of heads")
-    bias = relative(n_heads, LONGEST, n_buckets, farthest, both_sides=name == "encoder")
+    most = _MOST_BIASES // longest(config)
+    if n_heads * (n if own else 1) > most:
+        raise config.wrong("num_heads", f"at most {most} biases of heads")
+    bias = relative(n_heads, longest(config), n_buckets, farthest, both_sides=name == "encoder")
     gated, act = feed_forward(config)
     layers = [
         LayerSpec(
@@ -46,11 +51,20 @@ def half(config: Config, name: str) -> tuple[list[LayerSpec], list[Any]]:
             position_bias=i if own else 0,
             causal=name == "decoder",
             cross_attention=name == "decoder",
+            sliding_window=_window(config) if name == "encoder" else 0,
             attention_scale=1.0,
         )
         for i in range(n)
     ]
     return layers, [bias] * (n if own else 1)
+
+
+def _window(config: Config) -> int:
+    """How far LongT5's encoder sees, and that it sees nothing besides; 0 of others."""
+    if not is_a(config, "LongT5"):
+        return 0
+    config.choice("encoder_attention_type", ("local",), "local")
+    return int(config.integer("local_radius", 1, MAX_POSITIONS, 127)) + 1
 
 
 def n_layers(config: Config, name: str) -> int:
@@ -63,7 +77,9 @@ def n_layers(config: Config, name: str) -> int:
 def feed_forward(config: Config) -> tuple[bool, Any]:
     """Whether the MLP is gated, and its activation: "relu", "gated-gelu", which approximates, and so on. What
     transformers writes down beside it, is_gated_act and dense_act_fn, goes before, as it does there."""
-    given = config.text("feed_forward_proj", "relu" if is_a(config, "T5") else "gated-gelu")
+    given = config.text(
+        "feed_forward_proj", "relu" if is_a(config, "T5") or is_a(config, "LongT5") else "gated-gelu"
+    )
     gated, name = given.startswith("gated-"), given.removeprefix("gated-")
     if name not in ACTIVATIONS:
         raise ModelUnsupportedError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuili.loading.architectures.from_gguf import gguf_config
-from tuili.loading.architectures.t5_half import feed_forward, n_layers
+from tuili.loading.architectures.t5_half import feed_forward, is_a, n_layers
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
 from tuili.loading.gguf_metadata import Metadata
@@ -34,14 +34,16 @@ def half_names(config: Config, name: str, ours: str) -> dict[str, str]:
     modules = [module for module in _MODULES if name == "decoder" or module != "EncDecAttention"]
     gated, _ = feed_forward(config)
     other = ("wi",) if gated else ("wi_0", "wi_1")
+    local = "Local" if is_a(config, "LongT5") and name == "encoder" else ""
     for i in range(n_layers(config, name)):
         layer = f"{ours}layers.{i}."
         for part, module in enumerate(modules):
             theirs, (norm_name, linear) = f"{name}.block.{i}.layer.{part}", _MODULES[module]
+            module = local + module if part == 0 else module
             names[f"{theirs}.layer_norm.weight"] = layer + norm_name
             own_names = {their: own for their, own in linear.items() if their not in other}
             names |= {f"{theirs}.{module}.{their}.weight": layer + own for their, own in own_names.items()}
-        bias = f"{name}.block.{i}.layer.0.SelfAttention.relative_attention_bias.weight"
+        bias = f"{name}.block.{i}.layer.0.{local}SelfAttention.relative_attention_bias.weight"
         names[bias] = f"{ours}position_biases.{i}"
     return names
 
