@@ -1,6 +1,8 @@
 // Attention over pages: all query heads of one KV head, one thread.
 #include <algorithm>
+#include <memory>
 #include <numeric>
+#include <random>
 
 #include "cases.h"
 
@@ -31,7 +33,7 @@ void write_keys(const cpu::Kernels& kernels, AttentionData& data, int64_t n_keys
 
 std::shared_ptr<AttentionData> attention_data(const cpu::Kernels& kernels, DType type, AttentionShape shape) {
   const auto [n_rows, n_keys, n_heads, head_dim] = shape;
-  const int64_t n_blocks = (n_keys + kBlockSize - 1) / kBlockSize, page = n_blocks * kBlockSize * head_dim;
+  const int64_t n_blocks = ceil_div(n_keys, kBlockSize), page = n_blocks * kBlockSize * head_dim;
   const int64_t element = size_of(type), row = n_heads * head_dim;
   auto data = std::make_shared<AttentionData>(Arena(2 * page * 4 + n_rows * row * 8 + (int64_t{1} << 20)));
   data->blocks.resize(static_cast<size_t>(n_blocks));
@@ -77,7 +79,7 @@ Work attention_work(const cpu::Kernels& kernels, DType type, AttentionShape shap
 // A row's splits one by one, then their merge: what several threads share.
 Work split_work(const cpu::Kernels& kernels, DType type, AttentionShape shape) {
   const auto data = attention_data(kernels, type, shape);
-  const int64_t n_splits = (shape.n_keys + cpu::kKeySplit - 1) / cpu::kKeySplit;
+  const int64_t n_splits = ceil_div(shape.n_keys, cpu::kKeySplit);
   const int64_t stride = shape.n_heads * cpu::attention_partial_size(shape.head_dim);
   const auto partials = std::make_shared<std::vector<float>>(static_cast<size_t>(n_splits * stride));
   const auto run = [data, partials, n_splits, stride, table = &kernels] {

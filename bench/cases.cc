@@ -1,6 +1,7 @@
 #include "cases.h"
 
 #include <algorithm>
+#include <random>
 
 namespace tuili::bench {
 

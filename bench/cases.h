@@ -4,8 +4,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
-#include <random>
 #include <span>
 #include <string>
 #include <vector>

@@ -1,5 +1,6 @@
 // Every other kernel of the table: rows of a model's width, in cache, one thread.
 #include <cmath>
+#include <memory>
 
 #include "cases.h"
 

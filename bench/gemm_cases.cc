@@ -4,6 +4,8 @@
 //   rotating  256 MiB of weights, past the last-level cache, as a decode step reads them
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <random>
 
 #include "cases.h"
 

@@ -17,7 +17,7 @@
 #include <string>
 #include <vector>
 
-#include "base/device.h"
+#include "base/device_memory.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/ptx.cuh"
 #include "ops/ops.h"
@@ -87,20 +87,17 @@ __global__ void multiply_registers(float* sink) {
 class Buffer {
  public:
   Buffer(int64_t bytes, Fill kind) : memory_(device::allocate(bytes)) {
-    fill<<<1024, 256>>>(static_cast<uint32_t*>(memory_), bytes / 4, kind);
+    fill<<<1024, 256>>>(static_cast<uint32_t*>(memory_.get()), bytes / 4, kind);
     check(cudaGetLastError());
   }
-  ~Buffer() { device::free(memory_); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
 
   template <class T>
   T* get(int64_t byte = 0) const {
-    return reinterpret_cast<T*>(static_cast<char*>(memory_) + byte);
+    return reinterpret_cast<T*>(static_cast<char*>(memory_.get()) + byte);
   }
 
  private:
-  void* memory_;
+  DeviceMemory memory_;
 };
 
 std::shared_ptr<Buffer> buffer(int64_t bytes, Fill kind) { return std::make_shared<Buffer>(bytes, kind); }

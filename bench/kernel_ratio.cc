@@ -7,6 +7,8 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <memory>
+#include <random>
 
 #include "cases.h"
 #include "reference_gemm.h"

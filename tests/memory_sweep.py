@@ -10,6 +10,7 @@ status 1 where it is not so.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import gc
 import itertools
 import os
@@ -143,6 +144,38 @@ def all_are_free(state: tuple[_core.BlockPool, list[list[_core.Sequence]]]) -> N
     assert pool.n_free == pool.windows[0].n_free == N_BLOCKS
 
 
+@dataclasses.dataclass
+class FirstSteps:
+    """Pairs of sequences whose next step is their first; n_tokens: of a pair, after it."""
+
+    runner: _core.Runner
+    pool: _core.BlockPool
+    pairs: list[list[_core.Sequence]]
+    n_tokens: set[int] = dataclasses.field(default_factory=set)
+
+
+def first_steps() -> FirstSteps:
+    model, ids, pool = built("llama"), some_ids(8), _core.BlockPool(N_BLOCKS, BLOCK, prefix_cache=False)
+    pairs = [[_core.Sequence(ids, _core.SamplingParams(n_logprobs=2)) for _ in range(2)] for _ in range(2)]
+    for sequence in itertools.chain(*pairs):
+        assert pool.grow(sequence, len(ids))
+    return FirstSteps(_core.Runner(model, _core.KvCache(model.spec, N_BLOCKS, BLOCK)), pool, pairs)
+
+
+def step(state: FirstSteps) -> None:
+    pair = state.pairs.pop()
+    try:
+        state.runner.step(pair, [8, 8], [True, True])
+    finally:
+        state.n_tokens = {sequence.n_tokens for sequence in pair}
+        for sequence in pair:
+            state.pool.release(sequence)
+
+
+def all_or_none_have_gone_on(state: FirstSteps) -> None:
+    assert len(state.n_tokens) == 1, state.n_tokens
+
+
 def requests(engine: Any) -> None:
     """Two of them, to their end; raises the error that ended one."""
     errors, handles = [], []
@@ -191,6 +224,7 @@ def main() -> int:
             made = lambda n=num_threads: make_engine(n_blocks=12, prefill_chunk=8, num_threads=n)  # noqa: E731
             n_places += sweep(f"requests, {num_threads} threads", made, requests, answers)
         n_places += sweep("blocks", cached_prefix, share_blocks, all_are_free)
+        n_places += sweep("step", first_steps, step, all_or_none_have_gone_on)
         n_places += sweep("encoder", nothing, lambda _: encode(built("bert"), texts), vectors)
     assert n_places <= MOST_PLACES, n_places
     return 0

@@ -55,8 +55,8 @@ def test_memory_that_runs_out_in_an_admission_leaves_nothing_of_it(monkeypatch: 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="preloads a library for glibc")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 def test_each_allocation_may_fail(tmp_path: Path) -> None:
-    """Of a load, of an engine that is made, of submissions and their steps, of blocks that are shared, of an
-    encoder's batch."""
+    """Of a load, of an engine that is made, of submissions and their steps, of blocks that are shared, of a
+    step, of an encoder's batch."""
     library = tmp_path / "failing_memory.so"
     source = TESTS / "failing_memory.cc"
     subprocess.run(
@@ -66,7 +66,7 @@ def test_each_allocation_may_fail(tmp_path: Path) -> None:
     command = [sys.executable, TESTS / "memory_sweep.py", library]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert done.stdout.count("'typed': ") == 7
+    assert done.stdout.count("'typed': ") == 8
 
 
 SHORT_OF_MEMORY = """

@@ -2,40 +2,37 @@
 #pragma once
 
 #include <cstdint>
-#include <utility>
+#include <memory>
 
 #include "base/device.h"
 #include "base/memory.h"
 
 namespace tuili {
 
+// Gives back what a function of device.h has made, by another.
+template <auto kGiveBack>
+struct GiveBack {
+  template <class Handle>
+  void operator()(Handle* handle) const noexcept {
+    kGiveBack(handle);
+  }
+};
+
+using DeviceMemory = std::unique_ptr<void, GiveBack<device::free>>;  // null never touches the driver
+
 // Memory on the host (a Buffer) or on the device; zeroed. Throws as Buffer and device::allocate do.
 class PlacedBuffer {
  public:
   PlacedBuffer() = default;
   PlacedBuffer(int64_t bytes, DeviceKind device, Pages pages = Pages::huge);
-  ~PlacedBuffer() {
-    if (on_device_) device::free(on_device_);  // the CPU's memory never touches the driver
-  }
-  PlacedBuffer(PlacedBuffer&& other) noexcept { swap(other); }
-  PlacedBuffer& operator=(PlacedBuffer&& other) noexcept {
-    PlacedBuffer(std::move(other)).swap(*this);
-    return *this;
-  }
 
-  uint8_t* data() const { return on_device_ ? static_cast<uint8_t*>(on_device_) : on_host_.data(); }
+  uint8_t* data() const { return on_device_ ? static_cast<uint8_t*>(on_device_.get()) : on_host_.data(); }
   int64_t bytes() const { return bytes_; }
 
  private:
-  void swap(PlacedBuffer& other) noexcept {
-    std::swap(on_host_, other.on_host_);
-    std::swap(on_device_, other.on_device_);
-    std::swap(bytes_, other.bytes_);
-  }
-
-  Buffer on_host_;
-  void* on_device_ = nullptr;
   int64_t bytes_ = 0;
+  Buffer on_host_;
+  DeviceMemory on_device_;
 };
 
 // Host memory that the device copies from and to without a detour; its contents are arbitrary.
@@ -43,19 +40,11 @@ class PinnedBuffer {
  public:
   PinnedBuffer() = default;
   explicit PinnedBuffer(int64_t bytes) : data_(bytes ? device::allocate_pinned(bytes) : nullptr) {}
-  ~PinnedBuffer() {
-    if (data_) device::free_pinned(data_);
-  }
-  PinnedBuffer(PinnedBuffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
-  PinnedBuffer& operator=(PinnedBuffer&& other) noexcept {
-    std::swap(data_, other.data_);
-    return *this;
-  }
 
-  uint8_t* data() const { return static_cast<uint8_t*>(data_); }
+  uint8_t* data() const { return static_cast<uint8_t*>(data_.get()); }
 
  private:
-  void* data_ = nullptr;
+  std::unique_ptr<void, GiveBack<device::free_pinned>> data_;
 };
 
 // A stream of its own, waited for before it goes; none on the CPU.
@@ -63,30 +52,20 @@ class OwnStream {
  public:
   explicit OwnStream(DeviceKind device)
       : stream_(device == DeviceKind::cuda ? device::create_stream() : nullptr) {}
-  ~OwnStream() {
-    if (stream_) device::destroy_stream(stream_);
-  }
-  OwnStream(const OwnStream&) = delete;
-  OwnStream& operator=(const OwnStream&) = delete;
 
-  device::Stream get() const { return stream_; }
+  device::Stream get() const { return stream_.get(); }
 
  private:
-  device::Stream stream_;
+  std::unique_ptr<CUstream_st, GiveBack<device::destroy_stream>> stream_;
 };
 
 // A place in the work of the device's streams.
 class OwnEvent {
  public:
-  OwnEvent() : event_(device::create_event()) {}
-  ~OwnEvent() { device::destroy_event(event_); }
-  OwnEvent(const OwnEvent&) = delete;
-  OwnEvent& operator=(const OwnEvent&) = delete;
-
-  device::Event get() const { return event_; }
+  device::Event get() const { return event_.get(); }
 
  private:
-  device::Event event_;
+  std::unique_ptr<CUevent_st, GiveBack<device::destroy_event>> event_{device::create_event()};
 };
 
 }  // namespace tuili

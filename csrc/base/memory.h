@@ -2,6 +2,7 @@
 // views.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -78,6 +79,13 @@ struct CountingAllocator {
 
 template <class T>
 using Vector = std::vector<T, CountingAllocator<T>>;
+
+// Room for n more, at least doubling it, so that many small additions copy each element a few times at most.
+template <class T>
+void make_room(Vector<T>& list, int64_t n) {
+  const size_t needed = list.size() + static_cast<size_t>(n);
+  if (list.capacity() < needed) list.reserve(std::max(needed, 2 * list.capacity()));
+}
 
 // Cuts memory into aligned pieces. With no memory it only measures: run the same takes twice, once with a
 // Carver() to learn used(), once over a Buffer of that size.

@@ -146,11 +146,6 @@ int missing_threads() {
   return pool == nullptr ? 0 : pool->n_missing();
 }
 
-struct alignas(64) ThreadPool::Worker {
-  ThreadPool* pool;
-  int part;
-};
-
 ThreadPool& ThreadPool::shared() {
   if (ThreadPool* pool = g_pool.load()) return *pool;
   const std::lock_guard lock(g_pool_mutex);
@@ -193,32 +188,24 @@ void ThreadPool::run_chunk(int chunk, int part) noexcept {
   }
 }
 
-// Starts workers until there are `wanted`; returns how many there are, fewer if the system refuses.
-int ThreadPool::add_workers(int wanted) {
-  workers_.reserve(kMaxThreads);
+// Starts workers until there are `wanted`, or fewer if the system refuses.
+void ThreadPool::add_workers(int wanted) {
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);  // signals belong to the host's threads
-  while (static_cast<int>(workers_.size()) < wanted) {
-    auto* worker = new (std::nothrow) Worker{this, static_cast<int>(workers_.size()) + 1};
-    if (worker == nullptr) break;
+  for (; n_workers_ < wanted; ++n_workers_) {
+    workers_[n_workers_] = {this, n_workers_ + 1};
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, kStackBytes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_t thread;
-    const int status = pthread_create(&thread, &attributes, work, worker);
+    const int status = pthread_create(&thread, &attributes, work, &workers_[n_workers_]);
     pthread_attr_destroy(&attributes);
-    if (status != 0) {
-      delete worker;
-      break;
-    }
-    workers_.push_back(worker);
+    if (status != 0) break;
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  const int n_workers = static_cast<int>(workers_.size());
-  n_missing_.store(std::max(0, wanted - n_workers), std::memory_order_relaxed);
-  return n_workers;
+  n_missing_.store(std::max(0, wanted - n_workers_), std::memory_order_relaxed);
 }
 
 void ThreadPool::run(Job job) {
@@ -226,9 +213,9 @@ void ThreadPool::run(Job job) {
                    "this engine was made before a fork; make a new one in the child process");
   const std::lock_guard lock(turn_);
   job.n_parts = std::min(job.n_parts, n_cpus_);  // more would only take turns
-  if (job.n_parts - 1 > static_cast<int>(workers_.size()))
-    job.n_parts = std::min(job.n_parts, add_workers(job.n_parts - 1) + 1);
-  const int spin = spin_us(static_cast<int>(workers_.size()) + 1, n_cpus_);  // all of them look
+  if (job.n_parts - 1 > n_workers_) add_workers(job.n_parts - 1);
+  job.n_parts = std::min(job.n_parts, n_workers_ + 1);
+  const int spin = spin_us(n_workers_ + 1, n_cpus_);  // all of them look
   spin_us_.store(spin, std::memory_order_relaxed);
   job_ = job;
   failed_.store(false);
@@ -247,8 +234,7 @@ void ThreadPool::run(Job job) {
 void ThreadPool::expect_work() {
   if (g_pool.load(std::memory_order_relaxed) != this) return;  // in the child of a fork
   const std::unique_lock lock(turn_, std::try_to_lock);
-  const int n_workers = lock ? static_cast<int>(workers_.size()) : 0;  // 0: they have work
-  if (n_workers == 0 || n_workers >= n_cpus_) return;
+  if (!lock || n_workers_ >= n_cpus_) return;  // they have work, or would keep a CPU from it
   spin_us_.store(kExpectingUs, std::memory_order_relaxed);
   ticket_.store(ticket_of(job_of(ticket_.load(std::memory_order_relaxed)) + 1, 0, 0),
                 std::memory_order_release);

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <exception>
 #include <mutex>
 #include <type_traits>
-#include <vector>
 
 namespace tuili {
 
@@ -68,7 +68,10 @@ class ThreadPool {
     int n_parts;
     int n_chunks;
   };
-  struct Worker;
+  struct Worker {
+    ThreadPool* pool;
+    int part;
+  };
 
   explicit ThreadPool(int n_cpus) : n_cpus_(n_cpus) {}
   ~ThreadPool() = delete;  // workers wait in it until the process ends
@@ -76,12 +79,13 @@ class ThreadPool {
   void run(Job job);
   bool take_chunk(int part);
   void run_chunk(int chunk, int part) noexcept;
-  int add_workers(int wanted);
+  void add_workers(int wanted);
   static void* work(void* argument);
 
   const int n_cpus_;
-  std::mutex turn_;
-  std::vector<Worker*> workers_;
+  std::mutex turn_;  // of callers: who has it changes what follows
+  std::array<Worker, kMaxThreads> workers_;
+  int n_workers_ = 0;
   Job job_{};
   // (number of the job, its parts, its chunks that nobody has taken). Who takes a chunk by changing this word
   // may read job_: the job cannot end before the chunk has.

@@ -18,7 +18,7 @@ FloatArray product(const HalfArray& x, const PackedMatrix& w) {
   const OnDevice xs(x.data(), x.nbytes()), ys(nullptr, m * w.n * int64_t{sizeof(float)});
   ops::Activations input{view(xs, DType::bf16, {m, w.k}), {}};
   const ops::LinearMap map{view(ys, DType::f32, {m, w.n}), &w};
-  ops::gemm(OneCall(std::nullopt).context, input, {&map, 1}, ops::Compute::automatic);
+  ops::gemm(OneCall().context, input, {&map, 1}, ops::Compute::automatic);
   FloatArray y({m, w.n});
   ys.copy_to(y.mutable_data());
   return y;
@@ -34,7 +34,7 @@ FloatArray gemm_packed(const HalfArray& x, const PackedWeight& w) {
   const Format format = w.matrix.format;
   const int64_t n = w.matrix.n, k = w.matrix.k;
   const Buffer arranged(ops::device_bytes(format, n, k));
-  ops::arrange_for_device(OneCall(std::nullopt).context, arranged.data(), w.matrix);
+  ops::arrange_for_device(OneCall().context, arranged.data(), w.matrix);
   const OnDevice records(arranged.data(), arranged.bytes());
   return product(x, {.format = format, .n = n, .k = k, .codes = records.as<uint8_t>()});
 }
@@ -75,7 +75,7 @@ struct DevicePages {
 FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v, DType kv_type,
                   const AttentionOptions& options) {
   const int64_t n_rows = q.shape(0), n_heads = q.shape(1), head_dim = q.shape(2), n_keys = k.shape(0);
-  const OneCall call(std::nullopt);
+  const OneCall call;
   const DevicePages held(call.context, k, v, kv_type, options.block_size);
   const OnDevice queries(q.data(), q.nbytes()), out(nullptr, q.nbytes()),
       table(held.blocks.ids.data(), std::ssize(held.blocks.ids) * int64_t{sizeof(int32_t)});

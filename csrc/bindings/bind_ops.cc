@@ -14,7 +14,7 @@ PackedWeight::PackedWeight(const std::string& format, int64_t n, int64_t k, cons
   memory = Buffer(ops::packed_bytes(stored, n, k));
   const uint8_t* rows = data.data();
   const Released release;
-  const OneCall call(std::nullopt, 0);
+  const OneCall call({}, 0);
   matrix = ops::pack(call.context, stored, n, k, rows, memory.data());
 }
 
@@ -152,7 +152,7 @@ py::tuple rope_table(const py::object& position_ids, const FloatArray& inv_freq,
   const std::vector<int32_t> positions = to_ids(position_ids, "positions");
   check_dims(inv_freq, "inv_freq", 1);
   FloatArray cos({static_cast<py::ssize_t>(positions.size()), inv_freq.shape(0)}), sin = like(cos);
-  const OneCall call(std::nullopt);
+  const OneCall call;
   ops::rope_table(call.context, view_of(cos), view_of(sin), positions.data(), inv_freq.data(), factor);
   return py::make_tuple(cos, sin);
 }
@@ -349,7 +349,7 @@ int32_t sample(const FloatArray& logits, const SamplingParams& params, const py:
   check_sampling(params, n_vocab);
   const std::span<const int32_t> known = history;
   const Past past{known, n_prompt, known.first(n_prompt), {}};
-  return Sampler(n_vocab).sample(OneCall(std::nullopt).context, logits.data(), params, past);
+  return Sampler(n_vocab).sample(OneCall().context, logits.data(), params, past);
 }
 
 py::tuple logprobs(const FloatArray& logits, int64_t token, int64_t n_best) {
@@ -357,8 +357,7 @@ py::tuple logprobs(const FloatArray& logits, int64_t token, int64_t n_best) {
   const int64_t n_vocab = logits.shape(0);
   TUILI_CHECK(token >= 0 && token < n_vocab && n_best >= 0, "token ", token, " or n_best ", n_best, " of ",
               n_vocab);
-  const TokenLogprobs result =
-      Sampler(n_vocab).logprobs(OneCall(std::nullopt).context, logits.data(), token, n_best);
+  const TokenLogprobs result = Sampler(n_vocab).logprobs(OneCall().context, logits.data(), token, n_best);
   return py::make_tuple(result.logprob, result.best);
 }
 

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <memory>
-#include <optional>
 #include <vector>
 
+#include "base/device_memory.h"
 #include "base/float_environment.h"
 #include "base/memory.h"
 #include "base/rounding.h"
@@ -16,7 +16,7 @@ namespace tuili::bindings {
 
 // A context for one call.
 struct OneCall {
-  explicit OneCall(const Isa& isa, int num_threads = 1, int64_t head_dim = 64) {
+  explicit OneCall(const Isa& isa = {}, int num_threads = 1, int64_t head_dim = 64) {
     context.kernels = &ops::find_kernels(name_or_null(isa));
     context.pool = &ThreadPool::shared();
     context.n_threads = resolve_num_threads(num_threads);
@@ -113,11 +113,8 @@ class OnDevice {
   }
 
  private:
-  struct Free {
-    void operator()(void* memory) const { device::free(memory); }
-  };
   int64_t bytes_;
-  std::unique_ptr<void, Free> memory_;
+  DeviceMemory memory_;
 };
 
 // An array of float32 where an op runs: itself, or a copy in device memory.

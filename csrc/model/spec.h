@@ -187,8 +187,7 @@ struct ModelSpec {
   int64_t padding_id = -1;          // has the row before position 0's; a prompt's is not counted
   int64_t n_token_types = 0;
   bool embedding_norm = false;
-  bool norm_before_positions =
-      false;  // that norm stands before positions are added   (BlenderbotSmall's decoder)
+  bool norm_before_positions = false;  // of embedding_norm (BlenderbotSmall's decoder)
   Norm norm = Norm::rms;
   float norm_eps = 1e-5f;
   bool final_norm = true;

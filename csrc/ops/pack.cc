@@ -67,14 +67,9 @@ Planes take_planes(Carver& carver, Format format, int64_t n, int64_t k) {
   return planes;
 }
 
-uint32_t load_u32(const uint8_t* bytes) {
-  uint32_t value;
-  std::memcpy(&value, bytes, sizeof(value));
-  return value;
-}
-
-uint16_t load_u16(const uint8_t* bytes) {
-  uint16_t value;
+template <class Word>
+Word load(const uint8_t* bytes) {
+  Word value;
   std::memcpy(&value, bytes, sizeof(value));
   return value;
 }
@@ -105,8 +100,8 @@ void decode_group(const uint8_t* block, int64_t group, Codes& codes) {
     case Format::q8_0: std::memcpy(codes, block + 2, kGroup); return;
     case Format::q4_0: return nibbles(block + 2, codes);
     case Format::q4_1: return nibbles(block + 4, codes);
-    case Format::q5_0: nibbles(block + 6, codes); return add_fifth_bits(load_u32(block + 2), codes);
-    case Format::q5_1: nibbles(block + 8, codes); return add_fifth_bits(load_u32(block + 4), codes);
+    case Format::q5_0: nibbles(block + 6, codes); return add_fifth_bits(load<uint32_t>(block + 2), codes);
+    case Format::q5_1: nibbles(block + 8, codes); return add_fifth_bits(load<uint32_t>(block + 4), codes);
     case Format::q4_k: return k_nibbles(block + 16, group, codes);
     case Format::q5_k:
       k_nibbles(block + 48, group, codes);
@@ -174,8 +169,8 @@ void pack_quantized_panel(const Source& from, const Planes& to, int64_t panel) {
     for (int64_t b = 0; b < n_blocks; ++b) {
       const uint8_t* block = row + b * info.block_bytes;
       const int64_t block_id = panel * n_blocks + b;
-      to.scale[block_id * kPanel + column] = load_u16(block + layout.scale_at);
-      if (to.min) to.min[block_id * kPanel + column] = load_u16(block + layout.min_at);
+      to.scale[block_id * kPanel + column] = load<uint16_t>(block + layout.scale_at);
+      if (to.min) to.min[block_id * kPanel + column] = load<uint16_t>(block + layout.min_at);
       for (int64_t g = 0; g < layout.groups; ++g) {
         const int64_t group_id = block_id * layout.groups + g;
         Codes codes;
@@ -291,7 +286,7 @@ void to_float32(float* y, Format format, const uint8_t* values, int64_t count) {
     return;
   }
   for (int64_t i = 0; i < count; ++i) {
-    const uint16_t bits = load_u16(values + i * 2);
+    const uint16_t bits = load<uint16_t>(values + i * 2);
     y[i] = format == Format::f16 ? half_to_float(bits) : std::bit_cast<float>(uint32_t{bits} << 16);
   }
 }

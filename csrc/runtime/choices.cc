@@ -90,7 +90,10 @@ void Choices::clear() {
 
 void Choices::add(Sequence& sequence, int64_t position, bool sample) {
   rows_.push_back({&sequence, position, sample ? add_draw() : -1});
-  if (sample && sequence.deferred) sequence.next_logits.resize(n_vocab_);
+  if (!sample) return;
+  make_room(sequence.tokens, 1);  // keep() allocates nothing: all sequences of a step go on, or none
+  if (sequence.sampling.n_logprobs >= 0) make_room(sequence.logprobs, sequence.n_drafted + 1);
+  if (sequence.deferred) sequence.next_logits.resize(n_vocab_);
 }
 
 int64_t Choices::add_draw() {
@@ -115,7 +118,8 @@ void Choices::run(const Transformer& transformer, State& state) {
 }
 
 void Choices::run(Sequence& s, std::span<const float> logits) {
-  choose(samplers_[0], {&s, s.n_tokens() - 1, add_draw()}, logits.data(), s.next_logits.data());
+  add(s, s.n_tokens() - 1, true);
+  choose(samplers_[0], rows_.back(), logits.data(), s.next_logits.data());
   s.next_logits.clear();
 }
 
@@ -250,27 +254,26 @@ TensorView Choices::on_host(const TensorView& x, uint8_t* room) const {
 
 void Choices::collect(const Row& row, const float* logits) {
   Sequence& s = *row.sequence;
-  const int64_t k = s.collect.prompt_logprobs;
+  const int64_t n_best = s.collect.prompt_logprobs;
   if (s.collect.logits) s.logits.insert(s.logits.end(), logits, logits + n_vocab_);
-  if (k >= 0 && row.position < s.n_prompt - 1)
-    s.prompt_logprobs.push_back(
-        samplers_[0].logprobs(context_, logits, s.tokens[row.position + 1], std::min(k, n_vocab_)));
+  if (n_best >= 0 && row.position < s.n_prompt - 1)
+    s.prompt_logprobs.push_back(samplers_[0].logprobs(context_, logits, s.tokens[row.position + 1], n_best));
 }
 
 // Chooses tokens for those of the rows left that are sampled. logits: f32 [rows.size(), n_vocab].
 void Choices::sample(std::span<const Row> rows, const float* logits) {
-  context_.pool->parallel_for(std::ssize(left_), context_.n_threads,
-                              [&](int64_t begin, int64_t end, int part) {
-                                for (int64_t at = begin; at < end; ++at) {
-                                  const int64_t i = left_[at];
-                                  if (rows[i].sample < 0) continue;
-                                  const float* const row = logits + i * n_vocab_;
-                                  if (rows[i].sequence->deferred)
-                                    defer(samplers_[part], rows[i], row);
-                                  else
-                                    choose(samplers_[part], rows[i], row, row);
-                                }
-                              });
+  auto sample_some = [&](int64_t begin, int64_t end, int part) {
+    for (int64_t at = begin; at < end; ++at) {
+      const Row& row = rows[left_[at]];
+      if (row.sample < 0) continue;
+      const float* const own = logits + left_[at] * n_vocab_;
+      if (row.sequence->deferred)
+        defer(samplers_[part], row, own);
+      else
+        choose(samplers_[part], row, own, own);
+    }
+  };
+  context_.pool->parallel_for(std::ssize(left_), context_.n_threads, sample_some);
 }
 
 // Draws what goes on after the row, as one token at a time would see it: the tokens up to there. With its
@@ -287,8 +290,7 @@ void Choices::choose(Sampler& sampler, const Row& row, const float* logits, cons
   const int32_t token = sampler.sample(context_, logits, s.sampling, past);
   drawn_[row.sample] = token;
   if (s.sampling.n_logprobs < 0 || token < 0) return;
-  const int64_t n_best = std::min(s.sampling.n_logprobs, n_vocab_);
-  logprobs_[row.sample] = sampler.logprobs(context_, own_logits, token, n_best);
+  logprobs_[row.sample] = sampler.logprobs(context_, own_logits, token, s.sampling.n_logprobs);
 }
 
 void Choices::defer(const Sampler& sampler, const Row& row, const float* logits) {

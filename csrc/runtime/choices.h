@@ -35,7 +35,7 @@ class Choices {
   void run(Sequence& sequence, std::span<const float> logits);
 
   // Appends what was chosen for the next of the sequences that chose: the guesses that were right, then one
-  // token more, or nothing if that is none. Returns the last.
+  // token more, or nothing if that is none. Returns the last. Never fails.
   int32_t keep(Sequence& sequence);
 
   // Tokens chosen so far without computing all logits: see ops::HeadScreen.

@@ -13,12 +13,6 @@ namespace {
 // Of a step: few rows wait for memory, so that one more costs a fraction; many cost one each.
 constexpr int64_t kRowsWithGuesses = 16;
 
-// Room for n more, at least doubling it, so that many small runs copy each token a few times at most.
-void make_room(Vector<int32_t>& tokens, int64_t n) {
-  const size_t needed = tokens.size() + static_cast<size_t>(std::min(n, kMostBatchTokens));
-  if (tokens.capacity() < needed) tokens.reserve(std::max(needed, 2 * tokens.capacity()));
-}
-
 // The most heads of a layer, of the model or of the encoder in it, and the largest.
 struct Heads {
   int64_t n = 0, dim = 0;
@@ -242,7 +236,8 @@ RunCounts Runner::run(std::span<const StepRequest> requests, int64_t max_steps, 
   checks_.run(requests);
   for (const StepRequest& request : requests) {
     Sequence& s = *request.sequence;
-    make_room(s.tokens, s.lookup.n_most() > 0 ? room_of(s) + 1 - s.n_tokens() : max_steps);
+    const int64_t n_most = s.lookup.n_most() > 0 ? room_of(s) + 1 - s.n_tokens() : max_steps;
+    make_room(s.tokens, std::min(n_most, kMostBatchTokens));
     s.logprobs.clear();
   }
   const Guard guard(*this);

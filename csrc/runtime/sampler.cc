@@ -392,7 +392,7 @@ TokenLogprobs Sampler::logprobs(const ops::Context& context, const float* logits
   const LogSoftmax logprob(context, logits, n_vocab_);
   if (!logprob.defined()) return {std::numeric_limits<float>::quiet_NaN(), {}};
   TokenLogprobs result{logprob(logits[token]), {}};
-  result.best.reserve(n_best);
+  result.best.reserve(std::min(n_best, n_vocab_));
   for (const Rank rank : first_of(logits, n_best))
     result.best.emplace_back(id_of(rank), logprob(logits[id_of(rank)]));
   return result;

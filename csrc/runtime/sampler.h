@@ -83,7 +83,8 @@ class Sampler {
   // Log-probabilities of all tokens into out [n_vocab]; false if the logits are not finite.
   bool logprobs_of(const ops::Context& context, float* out, const float* logits) const;
 
-  // Log-probability of `token` and the n_best likeliest; NaN when the logits are not finite.
+  // Log-probability of `token` and the n_best likeliest, all if there are fewer; NaN when the logits are not
+  // finite.
   TokenLogprobs logprobs(const ops::Context& context, const float* logits, int64_t token, int64_t n_best);
 
  private:

@@ -5,8 +5,9 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 
-#include "base/device.h"
+#include "base/device_memory.h"
 
 namespace tuili {
 
@@ -21,11 +22,6 @@ class StepGraphs {
     auto operator<=>(const Size&) const = default;
   };
 
-  StepGraphs() = default;
-  StepGraphs(const StepGraphs&) = delete;
-  StepGraphs& operator=(const StepGraphs&) = delete;
-  ~StepGraphs();
-
   // Enqueues `work`: the first time of a size as it is, so that its kernels are loaded, the second time while
   // it is recorded, and from then on as one graph. Sizes that come when there are kMost, or no memory for
   // another, stay as they are.
@@ -34,7 +30,7 @@ class StepGraphs {
  private:
   struct Entry {
     int64_t n_runs = 0;
-    device::Graph graph = nullptr;
+    std::unique_ptr<CUgraphExec_st, GiveBack<device::destroy_graph>> graph;
   };
   std::map<Size, Entry> entries_;
   int n_left_ = kMost;

@@ -9,7 +9,7 @@
 #include <type_traits>
 
 #include "base/check.h"
-#include "base/device.h"
+#include "base/device_memory.h"
 #include "base/tensor.h"
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
@@ -66,11 +66,8 @@ class OnDevice {
     device::copy_to_device(get(), values.data(), static_cast<int64_t>(n_ * sizeof(T)), nullptr);
   }
   explicit OnDevice(size_t n) : OnDevice(std::vector<T>(n)) {}
-  ~OnDevice() { device::free(memory_); }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
 
-  T* get() { return static_cast<T*>(memory_) + shift_; }
+  T* get() { return static_cast<T*>(memory_.get()) + shift_; }
   cuda::Output output() { return {get(), type_of<T>()}; }
   TensorView view(std::initializer_list<int64_t> shape) {
     return {get(), type_of<T>(), shape, DeviceKind::cuda};
@@ -83,7 +80,7 @@ class OnDevice {
 
  private:
   size_t n_;
-  void* memory_;
+  DeviceMemory memory_;
   size_t shift_;
 };
 

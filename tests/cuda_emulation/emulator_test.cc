@@ -329,23 +329,6 @@ TUILI_TEST(a_stack_overflow_ends_at_the_guard_page) {
 
 // ---- where C++ and the device differ
 
-TUILI_TEST(conversions_saturate) {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  require(__float2int_rn(2.5f) == 2 && __float2int_rn(-3.5f) == -4, "to nearest, ties to even");
-  require(__float2int_rz(-2.9f) == -2 && __float2int_ru(-2.9f) == -2 && __float2int_rd(-2.1f) == -3,
-          "directed");
-  require(__float2int_rn(3e9f) == INT32_MAX && __float2int_rn(-kInfinity) == INT32_MIN, "out of range");
-  require(__float2int_rn(NAN) == 0 && __float2uint_rz(NAN) == 0, "NaN");
-  require(__float2uint_rn(-7.0f) == 0 && __float2uint_rz(5e9f) == UINT32_MAX, "unsigned");
-}
-
-TUILI_TEST(shifts_of_a_word_and_more_have_a_meaning) {
-  require(__funnelshift_l(0x80000001u, 0x12345678u, 4) == 0x23456788u, "left");
-  require(__funnelshift_r(0x80000001u, 0x12345678u, 4) == 0x88000000u, "right");
-  require(__funnelshift_l(1, 2, 33) == __funnelshift_l(1, 2, 1), "modulo 32");
-  require(__funnelshift_lc(1, 2, 40) == 1 && __funnelshift_rc(1, 2, 32) == 2, "clamped");
-}
-
 #if defined(__SANITIZE_ADDRESS__)
 TUILI_TEST(sanitizers_report_plain_casts_and_shifts_out_of_range) {
   static volatile float large = 1e20f;

@@ -34,12 +34,9 @@ RouteLists route_on_device(ops::Routing routing, const std::vector<float>& logit
   const auto n = size_t(n_tokens * routing.n_used);
   OnDevice<float> scores(logits), weights(n);
   OnDevice<int32_t> experts(n), places(n), first(size_t(n_experts + 1));
-  std::unique_ptr<OnDevice<float>> bias;
-  if (routing.selection_bias != nullptr) {
-    bias = std::make_unique<OnDevice<float>>(
-        std::vector<float>(routing.selection_bias, routing.selection_bias + n_experts));
-    routing.selection_bias = bias->get();
-  }
+  std::optional<OnDevice<float>> bias;
+  if (const float* const from = routing.selection_bias)
+    routing.selection_bias = bias.emplace(std::vector<float>(from, from + n_experts)).get();
   ops::route({}, routing, scores.view({n_tokens, n_experts}),
              {experts.get(), weights.get(), places.get(), first.get()});
   return {experts.read(), places.read(), first.read(), weights.read()};
@@ -150,21 +147,20 @@ TUILI_TEST(rows_go_to_their_experts_and_come_back) {
 struct Experts {
   Format format;
   int64_t n, k;
-  std::vector<std::unique_ptr<PackedWeights>> packed;
-  std::vector<std::unique_ptr<OnDevice<bf16>>> dense;
-  std::vector<std::unique_ptr<OnDevice<float>>> biases;
+  std::vector<PackedWeights> packed;
+  std::vector<OnDevice<bf16>> dense;
+  std::vector<OnDevice<float>> biases;
   std::vector<cuda::ExpertMap> maps;
 
   Experts(Format format_, int64_t n_, int64_t k_, size_t count) : format(format_), n(n_), k(k_) {
     for (size_t e = 0; e < count; ++e) {
-      biases.push_back(std::make_unique<OnDevice<float>>(normals<float>(size_t(n), e)));
-      cuda::ExpertMap map{{.format = format, .n = n, .k = k}, e % 2 == 0 ? biases.back()->get() : nullptr};
+      biases.emplace_back(normals<float>(size_t(n), e));
+      cuda::ExpertMap map{{.format = format, .n = n, .k = k}, e % 2 == 0 ? biases.back().get() : nullptr};
       if (format == Format::bf16) {
-        dense.push_back(std::make_unique<OnDevice<bf16>>(normals<bf16>(size_t(n * k), 100 + e)));
-        map.w.codes = reinterpret_cast<const uint8_t*>(dense.back()->get());
+        dense.emplace_back(normals<bf16>(size_t(n * k), 100 + e));
+        map.w.codes = reinterpret_cast<const uint8_t*>(dense.back().get());
       } else {
-        packed.push_back(std::make_unique<PackedWeights>(format, n, k, e));
-        map.w = packed.back()->on_device;
+        map.w = packed.emplace_back(format, n, k, e).on_device;
       }
       maps.push_back(map);
     }

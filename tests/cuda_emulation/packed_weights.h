@@ -2,7 +2,7 @@
 #pragma once
 
 #include <bit>
-#include <memory>
+#include <optional>
 #include <random>
 #include <utility>
 #include <vector>
@@ -21,7 +21,7 @@ struct PackedWeights {
   PackedMatrix on_host;
   PackedMatrix on_device;
   Buffer memory;
-  std::unique_ptr<OnDevice<uint8_t>> records;
+  std::optional<OnDevice<uint8_t>> records;
 
   PackedWeights(Format format, int64_t n, int64_t k, uint64_t seed = 0)
       : memory(ops::packed_bytes(format, n, k)) {
@@ -44,8 +44,7 @@ struct PackedWeights {
     on_host = ops::pack(context, format, n, k, rows.data(), memory.data());
     std::vector<uint8_t> arranged(size_t(ops::device_bytes(format, n, k)));
     ops::arrange_for_device(context, arranged.data(), on_host);
-    records = std::make_unique<OnDevice<uint8_t>>(arranged);
-    on_device = {.format = format, .n = n, .k = k, .codes = records->get()};
+    on_device = {.format = format, .n = n, .k = k, .codes = records.emplace(arranged).get()};
   }
 
   // Element (j, i), after base/packed.h: its scaled code, and its min.

@@ -4,7 +4,7 @@
 #include <string_view>
 #include <vector>
 
-#include "base/device.h"
+#include "base/device_memory.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.cuh"
 #include "requests.h"
@@ -27,18 +27,15 @@ enum class Bug { absent, present };
 
 class DeviceFloats {
  public:
-  DeviceFloats() : memory_(static_cast<float*>(device::allocate(kN * sizeof(float)))) {
+  DeviceFloats() : memory_(device::allocate(kN * sizeof(float))) {
     std::vector<float> values(kN);
     for (int i = 0; i < kN; ++i) values[size_t(i)] = float(i);
-    device::copy_to_device(memory_, values.data(), kN * sizeof(float), nullptr);
+    device::copy_to_device(memory_.get(), values.data(), kN * sizeof(float), nullptr);
   }
-  ~DeviceFloats() { device::free(memory_); }
-  DeviceFloats(const DeviceFloats&) = delete;
-  DeviceFloats& operator=(const DeviceFloats&) = delete;
-  float* get() const { return memory_; }
+  float* get() const { return static_cast<float*>(memory_.get()); }
 
  private:
-  float* memory_;
+  DeviceMemory memory_;
 };
 
 // What the emulator reports of a launch, or which of its accesses waste the memory's time.

@@ -21,18 +21,15 @@ class Tensor {
         rows_(rows),
         columns_(columns),
         memory_(device::allocate(rows * columns * (dtype == DType::f32 ? 4 : 2))) {}
-  ~Tensor() { device::free(memory_); }
-  Tensor(const Tensor&) = delete;
-  Tensor& operator=(const Tensor&) = delete;
 
-  void* data() const { return memory_; }
-  TensorView view() const { return {memory_, dtype_, {rows_, columns_}, DeviceKind::cuda}; }
-  TensorView row() const { return {memory_, dtype_, {columns_}, DeviceKind::cuda}; }
+  void* data() const { return memory_.get(); }
+  TensorView view() const { return {data(), dtype_, {rows_, columns_}, DeviceKind::cuda}; }
+  TensorView row() const { return {data(), dtype_, {columns_}, DeviceKind::cuda}; }
 
  private:
   DType dtype_;
   int64_t rows_, columns_;
-  void* memory_;
+  DeviceMemory memory_;
 };
 
 // What weights and pages take, made once.

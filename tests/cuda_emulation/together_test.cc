@@ -18,19 +18,16 @@ template <typename Args>
 void check(std::vector<Args> args, const char* name, uint64_t seed) {
   const auto run = [&](bool together) {
     std::vector<std::vector<float>> results;
-    std::vector<std::unique_ptr<OnDevice<float>>> outputs;
-    for (size_t i = 0; i < args.size(); ++i) {
-      outputs.push_back(
-          std::make_unique<OnDevice<float>>(std::vector<float>(size_t(args[i].m * columns(args[i])), -7)));
-      args[i].y = outputs.back()->get();
-    }
+    std::vector<OnDevice<float>> outputs;
+    for (Args& one : args)
+      one.y = outputs.emplace_back(std::vector<float>(size_t(one.m * columns(one)), -7)).get();
     emulation::set_seed(seed);
     if (together) {
       device::check(cuda::gemm(nullptr, std::span<const Args>(args)), "gemm");
     } else {
       for (const Args& alone : args) device::check(cuda::gemm(nullptr, alone), "gemm");
     }
-    for (const auto& output : outputs) results.push_back(output->read());
+    for (auto& output : outputs) results.push_back(output.read());
     return results;
   };
   const auto all = run(true), each = run(false);
@@ -44,13 +41,12 @@ TUILI_TEST(gemms_together_have_the_bits_of_each_alone) {
   for (const int64_t m : {1, 8, 9, 16}) {
     for (const size_t shift : {size_t{0}, size_t{1}}) {  // 1: of one product the rows are on no 16 bytes
       OnDevice<bf16> x(normals<bf16>(size_t(m * k), uint64_t(m)));
-      std::vector<std::unique_ptr<OnDevice<bf16>>> weights;
+      std::vector<OnDevice<bf16>> weights;
       std::vector<cuda::GemmArgs> args;
       for (const int64_t n : kColumns) {
         const bool is_shifted = weights.size() == 1;
-        weights.push_back(
-            std::make_unique<OnDevice<bf16>>(normals<bf16>(size_t(n * k), uint64_t(n)), is_shifted * shift));
-        args.push_back({nullptr, x.get(), weights.back()->get(), n == 17 ? nullptr : bias.get(), m, n, k});
+        weights.emplace_back(normals<bf16>(size_t(n * k), uint64_t(n)), is_shifted * shift);
+        args.push_back({nullptr, x.get(), weights.back().get(), n == 17 ? nullptr : bias.get(), m, n, k});
       }
       check(args, "bf16", uint64_t(m));
       check(std::vector(args.begin(), args.begin() + 2), "bf16", uint64_t(m) + 1);
@@ -64,13 +60,13 @@ TUILI_TEST(quantized_gemms_together_have_the_bits_of_each_alone) {
   OnDevice<float> bias(normals<float>(70, 3));
   for (const Format format : kQuantizedFormats) {
     const int64_t k = format >= Format::q4_k ? 512 : 480;
-    std::vector<std::unique_ptr<PackedWeights>> weights;
-    for (const int64_t n : kColumns) weights.push_back(std::make_unique<PackedWeights>(format, n, k));
+    std::vector<PackedWeights> weights;
+    for (const int64_t n : kColumns) weights.emplace_back(format, n, k);
     for (const int64_t m : {1, 9}) {
       OnDevice<bf16> x(normals<bf16>(size_t(m * k), uint64_t(m)));
       std::vector<cuda::QuantizedGemmArgs> args;
       for (const auto& w : weights)
-        args.push_back({nullptr, x.get(), w->on_device, w->on_device.n == 17 ? nullptr : bias.get(), m});
+        args.push_back({nullptr, x.get(), w.on_device, w.on_device.n == 17 ? nullptr : bias.get(), m});
       check(args, info_of(format).name, uint64_t(m));
     }
   }
@@ -99,7 +95,7 @@ TUILI_TEST(linear_maps_of_several_formats_have_the_bits_of_each_alone) {
   constexpr Format kFormats[] = {Format::q8_0, Format::q4_0, Format::q4_0, Format::q4_0,
                                  Format::q4_0, Format::q4_0, Format::bf16, Format::q4_0};
   OnDevice<bf16> dense(normals<bf16>(16 * k, 9));
-  std::vector<std::unique_ptr<PackedWeights>> weights;
+  std::vector<PackedWeights> weights;
   std::vector<PackedMatrix> matrices;
   for (const Format format : kFormats) {
     const int64_t n = 16 + int64_t(matrices.size());
@@ -107,26 +103,24 @@ TUILI_TEST(linear_maps_of_several_formats_have_the_bits_of_each_alone) {
       matrices.push_back(
           {.format = format, .n = 16, .k = k, .codes = reinterpret_cast<const uint8_t*>(dense.get())});
     } else {
-      weights.push_back(std::make_unique<PackedWeights>(format, n, k, uint64_t(n)));
-      matrices.push_back(weights.back()->on_device);
+      matrices.push_back(weights.emplace_back(format, n, k, uint64_t(n)).on_device);
     }
   }
   for (const int64_t m : {3, 17}) {  // 17: a launch each
     OnDevice<bf16> x(normals<bf16>(size_t(m * k), 1));
-    std::vector<std::unique_ptr<OnDevice<float>>> together, alone;
+    std::vector<OnDevice<float>> together, alone;
     std::vector<ops::LinearMap> maps;
     for (const PackedMatrix& w : matrices) {
-      for (auto* outputs : {&together, &alone})
-        outputs->push_back(std::make_unique<OnDevice<float>>(size_t(m * w.n)));
+      for (auto* outputs : {&together, &alone}) outputs->emplace_back(size_t(m * w.n));
       ops::Activations input{x.view({m, k}), {}};
-      const ops::LinearMap map{alone.back()->view({m, w.n}), &w};
+      const ops::LinearMap map{alone.back().view({m, w.n}), &w};
       ops::gemm({}, input, {&map, 1}, ops::Compute::automatic);
-      maps.push_back({together.back()->view({m, w.n}), &w});
+      maps.push_back({together.back().view({m, w.n}), &w});
     }
     ops::Activations input{x.view({m, k}), {}};
     ops::gemm({}, input, maps, ops::Compute::automatic);
     for (size_t i = 0; i < maps.size(); ++i)
-      require_same_bits(together[i]->read(), alone[i]->read(), "map ", i, ", m ", m);
+      require_same_bits(together[i].read(), alone[i].read(), "map ", i, ", m ", m);
   }
 }
 

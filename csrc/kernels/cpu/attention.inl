@@ -14,17 +14,14 @@
 //   v4 12 rows; no exp of 16 keys that are unseen;
 //      no prefetches beside the chains              20 / 5.3 / 5.0    23 / 6.1 / 5.6
 // v5 asks for the next head's pages during a head's last tile: a Marian's decoder (bench/translation.py,
-// int8, one thread, AVX-512), 32 rows 1,880 -> 2,130 tokens a second; 64 rows of beams 620 -> 670. Tried
-// without gain: asking ahead for the lines that a new key is written to.
-// v6 asks for the lines of a page in a loop of their own: one row takes 5 to 33 % fewer instructions (AVX2).
+//    int8, one thread, AVX-512), 32 rows 1,880 -> 2,130 tokens a second; 64 rows of beams 620 -> 670
+// v6 asks for the lines of a page in a loop of their own: one row takes 5 to 33 % fewer instructions (AVX2)
 // v7 has all heads of a row of many on one thread, so that what v5 asks for is what comes next: 16 sequences
-// of SmolLM2 Q4_0 at 128-192 keys, 2 threads, 90 -> 77 us a layer. One with most of the keys keeps its heads
-// apart (ops/attention.cc): beside three short ones a step of a tiny model 93 -> 60 us.
-// Tried without gain for encoders (32 texts of 8-200 tokens, MiniLM's shape, int8, one thread, AVX-512, where
-// attention is 23 % of the time): all rows of a head in turn, whose keys and values stay in the first cache
-// (in a profile scores took 3 % less, gathering queries a third more), two tiles of 6 rows by 4 pieces for 12
-// queries, no divisions to find rows, a short way for tiles that are seen whole: together -0.2 to -0.5 % of
-// processor time on a busy machine, within its noise.
+//    of SmolLM2 Q4_0 at 128-192 keys, 2 threads, 90 -> 77 us a layer. One with most of the keys keeps its
+//    heads apart (ops/attention.cc): beside three short ones a step of a tiny model 93 -> 60 us
+// Tried without gain: asking ahead for the lines that a new key is written to; for encoders all rows of a
+// head in turn, tiles of 6 rows by 4 pieces, no divisions to find rows, a short way for tiles that are seen
+// whole (together -0.2 to -0.5 %).
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {

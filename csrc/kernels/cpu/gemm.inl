@@ -11,29 +11,25 @@
 //   v1 AVX-512   23 / 57 / 50      27 / 30 / 48
 //   v2 AVX2                        38 / 49 / 52
 //   v2 AVX-512                     27 / 51 / 48
-// v2 converts 16-bit weights in registers when one tile holds all rows. GB/s at m = 1 with AVX2: 81, 75.
+// v2 converts 16-bit weights in registers when one tile holds all rows.
 // v3 takes 12 rows and 2 panels with AVX-512, and 8 panels while the rows of a tile are at hand; f32, m = 48,
-// n = k = 384: 57 (AVX2) and 55 (AVX-512); m = 512 with 2 threads: 103 of 117.
-// v4 asks for weights 32 steps ahead: all-MiniLM-L6-v2 in f32 from memory, 12 tokens 2.30 -> 2.14 ms (p50,
-// median of three pairs), 128 tokens the same. Tried: 96 steps, no gain.
+//    n = k = 384: 57 (AVX2) and 55 (AVX-512); m = 512 with 2 threads: 103 of 117
+// v4 asks for weights ahead: all-MiniLM-L6-v2 in f32 from memory, 12 tokens 2.30 -> 2.14 ms
 // v5 takes 6 rows and 4 panels where there are many rows (AVX-512), 16 panels while they are at hand, 8
-// decoded ones, and asks ahead for its first rows' weights alone. Shares of the fma peak, m = 504, 2 threads,
-// (n, k) = (768, 768), (3072, 768), (768, 3072): 12 × 2 89 / 89 / 84-88 %, 6 × 4 95-100 / 96 / 95-98 %;
-// BERT-base, 32 texts 9.5 -> 11.2 a second. Tried: 8 × 3 and 9 × 3, 1-3 % behind; rows copied to a stride of
-// their own, no gain.
+//    decoded ones. Shares of the fma peak, m = 504, 2 threads, (n, k) = (768, 768), (3072, 768), (768, 3072):
+//    89 / 89 / 84-88 -> 95-100 / 96 / 95-98 %; BERT-base, 32 texts 9.5 -> 11.2 a second
 // v6 asks ahead for up to 16 rows alone: a Marian's decoder (bench/translation.py, one thread, AVX-512), 32 /
-// 64 rows 760 -> 784 / 231 -> 241 tokens a second.
-// v7 asks 64 steps ahead, into the second cache, and leaves 4 rows to the machine's prefetcher. GB/s from
-// memory, m = 4 / 8, one thread (the machine reads 34): 21.4 -> 28.3 / 20.0 -> 25.1. Tried without gain: 16
-// steps, 19.
-// v8 takes the 16-bit and 8-bit weights of one panel at a time (AVX2, NEON) where those of all left sums in
-// memory, at 3 rows by 2 panels and 1 by 4. AVX2, us: attention of 3 heads over 1,056 keys, f16 18.8 -> 13.3,
-// bf16 19.0 -> 13.8, i8 20.1 -> 15.3; m = 1 from the cache, bf16 7.9 -> 4.0, f16 3.3 -> 3.2. f32 (an operand
-// in memory) and 2 by 2 fit as they were. AVX-512, generic: the same machine code; NEON: not measured.
-// v9 converts 16-bit weights in registers, and asks ahead, for any number of rows. From memory, one thread,
-// GB/s at m = 8 / 16 / 32 / 64 / 256: AVX2, f16 5.3 / 4.1 / 2.8 / 1.74 / 0.66 -> 9.6 / 5.8 / 3.35 / 1.88 /
-// 0.68; AVX-512, f16 12.2 / 4.4 / 2.9 / 1.7 / 0.68 -> 12.2 / 6.8 / 3.6 / 2.0 / 0.70, f32 as it was. v6's loss
-// is gone, as v7's lines go into the second cache.
+//    64 rows 760 -> 784 / 231 -> 241 tokens a second
+// v7 asks 64 steps ahead, into the second cache, and leaves 4 rows to the machine's prefetcher: from memory,
+//    m = 4 / 8, one thread 21.4 -> 28.3 / 20.0 -> 25.1 GB/s of 34
+// v8 takes the 16-bit and 8-bit weights of one panel at a time where those of all left sums in memory, at 3
+//    rows by 2 panels and 1 by 4 (AVX2, NEON). AVX2, us: attention of 3 heads over 1,056 keys, f16 18.8 ->
+//    13.3, bf16 19.0 -> 13.8, i8 20.1 -> 15.3; m = 1 from the cache, bf16 7.9 -> 4.0. NEON: not measured
+// v9 converts 16-bit weights in registers, and asks ahead, for any number of rows: from memory, f16, one
+//    thread, m = 8 / 16 / 32 / 64 / 256, GB/s with AVX2 5.3 / 4.1 / 2.8 / 1.74 / 0.66 -> 9.6 / 5.8 / 3.35 /
+//    1.88 / 0.68, with AVX-512 12.2 / 4.4 / 2.9 / 1.7 / 0.68 -> 12.2 / 6.8 / 3.6 / 2.0 / 0.70
+// Tried without gain: weights 16, 19 and 96 steps ahead; 8 rows by 3 panels and 9 by 3 (-1 to -3 %); rows
+// copied to a stride of their own.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {

@@ -9,85 +9,60 @@
 //   v2 AVX2          82 / 126 / 127    54 / 100 / 102    51 /  64 /  65    66 / 113 / 114    43 /  77 /  77
 //   v3 AVX2          45 /  60 /  59    36 /  52 /  52    27 /  33 /  33    42 /  57 /  57    26 /  40 /  39
 //   v3 AVX-512       67 /  81 /  81    50 /  76 /  79    63 /  80 /  81    58 /  77 /  77    45 /  66 /  63
-// v2 holds the sums in registers: 35 MAC a cycle with 4 bits. GB/s of weights at m = 1 with AVX2: 46, 37, 54,
-// 37, 35. v3 adds the residual plane; here, at worst, in every group.
+// v2 holds the sums in registers; v3 adds the residual plane, here, at worst, in every group.
 //
 // GMAC/s of q4_0 with AVX-512 on the same core, quantizing the activations included; m = 512, k = 576:
 //                                                                 n = 576     n = 3072
 //   v4 the residual plane is a sparse second pass                      120          116
 //   v5 rows in blocks of four; sums begin with the offset              125          115
 //   v6 a tile meets eight panels in a row                              155          161
-// v7 brings the next panel from memory: 2 threads, m = 8 / 16, weights past the last cache: 243 / 258 -> 274
-// / 290. Tried without gain: prefetching x, tiles of 4 rows and 2 panels, 12 rows, a distance of two panels.
-// v8 takes second bytes of outliers instead of the residual plane, of 8 panels together: 1.1B shapes, m =
-// 512, 2 threads, 129 -> 265 GMAC/s with random weights. Tried without gain: 32 groups of all panels in turn;
-// with AVX2 and 8 bits ~a for -a, which spares vpsignb and costs as much in correcting sums.
-// v9 sums four groups where their scales are one (q8_0, no outliers): m = 512, n = 768, k = 3072, one thread,
-// AVX-512, 161 -> 202 GMAC/s of a peak of 233; 32 texts through MiniLM's shape 165 -> 185 a second. Tried
-// without gain: tiles of 8 rows and 2 panels, which load each activation once for both.
-// v10 brings panels for up to 16 rows alone: the lines of a group, asked for at once, held up the loads of
-// more. A Marian's decoder (bench/translation.py, one thread, AVX-512), 32 / 64 rows 1,780 -> 2,000 / 605 ->
-// 645 tokens a second. Tried without gain: each tile of rows asks for its share of the panels a piece later.
-// v11 leaves 1 to 3 rows to the machine's prefetcher. GB/s from memory in huge pages, m = 1, one thread (the
-// machine reads 33): q4_0, k = 576 / 2048 26.3 -> 28.3 / 24.5 -> 27.4, q8_0 23.3 -> 31.9 (AVX2 24.8 -> 31.8);
-// SmolLM2, two threads, interleaved: Q4_0 345 -> 358 tokens a second, Q8_0 228 -> 249. At m = 4 as it was or
-// less. Tried without gain: threads that wait ask for the weights of the next product; tiles ask for the
-// lines of y that they will write.
-// v12 keeps sums times 8 for offsets, and steps from panel to panel for outliers: q4_0, AVX-512, one thread,
-// m = 16, n = 576, k = 576 / 1536, real activations, 153.8 -> 155.8 / 159.2 -> 162.2 GMAC/s (176 without
-// outliers). Tried without gain: shifts by a vector for a quad's codes, outliers of 4 or 2 panels together,
-// 8 chunks of panels a thread in place of 4 (-3 % of batch-16 decode).
-// v13 asks for the lines of a y that no cache holds while its sums are made: q8_0 with wide scales, AVX-512,
-// one thread, m = 64, n = 32000, k = 512, 187 -> 195 GMAC/s. Tried without gain: codes that carry their
-// offset, which spares an exclusive or of each vector of them, and sums times 128 for offsets, which spares a
-// shift (the loop is at 87-90 % of the peak with either).
-// v14 unpacks a piece's codes once for many rows with AVX2: q4_0 / q4_k / q5_0 / q6_k, m = 64, k = 2048 +4 /
-// +4 / +21 / +16 %, m = 16 (5 and 6 bits alone) +11 / +13 %; prefill of 512 tokens, SmolLM2 Q4_0 / Q4_1 +2 /
-// +5 %, Gemma 3 Q4_K_M +10 %. Tried without gain: 4 bits from 16 rows on; AVX-512, whose tiles have 8 rows.
-// v15 multiplies 8-bit codes as int16 with AVX2, from 4 rows on: q8_0 of one scale / wide, k = 2048, m = 4
-// and 64, +15 and +15 / +19 and +19 %. The two halves of a quad in turn spill less than all four registers of
-// it.
-// v16 unpacks scales and mins with the codes, for outliers, too, and for any k. AVX2, one thread, real
-// activations, m = 256, q4_1 / q4_0: k = 576 31.1 -> 33.0 / 31.1 -> 33.3 MAC a cycle, k = 1536 29.9 -> 31.7 /
-// 29.6 -> 31.9, k = 5632 (drawn) 30.2 -> 31.8 / 29.4 -> 33.1; without outliers the tile makes 36-37. If
-// vpmaddubsw, vpmaddwd, mulps and fma share two ports, as Zen 4's are said to, their 96 of a tile and group
-// of q4_1 bound it at 43. Tried without gain: 4 bits from 16 rows on once more (q4_0 +1.5, q4_1 -1 %);
-// outliers of 8 panels together with AVX2 (+0.5 % of the products).
-// v17 looks once whether a run of panels is full, not for each of its sums; with the next token's embedding
-// asked for ahead (quant.inl), all-MiniLM-L6-v2 in int8, one thread, AVX-512, processor time of a text,
-// median of nine pairs beside others' work: 12 tokens 1.04 -> 1.02 ms, 128 tokens 11.8 -> 11.5 ms.
-// v18 has the first tile of many rows unpack the codes for those behind it, 4 bits from 16 rows on, too.
-// AVX2, one thread, drawn activations, m = 16, q4_1 / q4_0: k = 576 108 -> 114.5 / 107.7 -> 114, k = 1536 109
-// -> 115 / 109 -> 115.7 GMAC/s; batch-16 decode of SmolLM2 Q4_1 +1.7 %, prefill of 512 as it was. On a Zen 4
-// all multipliers, of bytes and of floats, share two ports, and vpaddw that waits for a product takes slots
-// of them: products and sums in registers make 1.62-1.73 vpmaddubsw a cycle in any order. Tried without gain:
-// 2 rows (-13 %), 3, 5 and 6 rows (-0 to -3 %), an order of products and sums by hand (q4_1 0, q4_0 +1 %),
-// pieces of 4 panels.
-// v19 asks for codes of less than 8 bits 8 KB ahead, into the second cache, with 1 to 3 rows; v11 said too
-// early that the machine's prefetcher is enough. SmolLM2, two threads, interleaved, tokens a second beside
-// the tree before: Q4_0 / Q4_1 with AVX2 +8 / +14 %, behind 1,024 tokens +11 / +19 %, with AVX-512 +7 / +11
-// and +6 / +4 %; one thread, Q4_0, AVX2 231 -> 298. Of 2 to 48 KB, 4 to 16 do alike with AVX2, 4 to 10 with
-// AVX-512. Tried without gain: into the first cache (AVX2 +10 %, AVX-512 -5 %), scales too; 8 bits (-2 to -10
-// %); threads that wait ask for up to 128 KB of the next product's codes (+-1 %, switched within one
-// process).
-// v20 asks once more 2 KB ahead, into the first cache, for 8 bits with AVX2, too, and has few rows take their
-// outliers panel by panel. From memory, m = 1, k = 2048, AVX-512, one thread, 4 KB ahead into the first cache
-// alone (the machine reads 33 GB/s): without outliers 30.8 GB/s, with them after 8 panels 25.7, after each
-// 28.4. SmolLM2, two threads, old and new in turn, 9 rounds, decode: Q4_0 / Q4_1 / Q8_0 with AVX2 +3 / +6 /
-// +3 %, with AVX-512 +6 / +7 / +4 % (8 bits ask for nothing there: -6 %). Tried without gain: the first cache
-// alone, 1 to 16 KB ahead (SmolLM2 -2 to -8 %; 1.1B shapes +5 %); past the caches (NTA), 0.5 to 4 KB;
-// outliers of 2 panels.
-// v21 asks ahead with any number of rows, 8 at once into the second cache alone: v7's lines of the next panel
-// came too late. Weights from memory, AVX-512, one thread, GB/s at m = 4 / 8 / 16 (the machine reads 33):
-// q8_0 of wide scales, k = 2048, 16.2 -> 25.4 / 11.5 -> 19.4 / 8.5 -> 11.8, k = 512 without v7 24.1 -> 26
-// / 22.9 -> 25.4 / 13.0 -> 13.9; q4_0 15.3 -> 20.6 / 10.1 -> 11.1 / 5.8 -> 5.8; AVX2, q8_0 13.2 -> 17.3 / 7.4
-// -> 9.2 / 4.4 -> 4.8. SmolLM2 Q8_0, two threads, interleaved, 8 / 16 sequences +9 / +13 %, Q4_0 +5 / +5 %.
-// Tried without gain: into the first cache at once (-6 to -30 %), 8 rows 2 KB ahead into it, too (k = 512 -20
-// %, k = 2048 +10 %). Tried without gain: who has made 192 rows of 8 panels of an ungated MLP applies GELU
-// and codes them at once, in a room that stays in the second cache, which spares a join a layer. Six MLPs of
-// MiniLM's shape (int8, wide scales, AVX-512) in one process on a busy machine, both ways in turn, p25 of the
-// times: 416 rows 1.005 (one thread), 0.993 (two), 104 rows 0.999, 0.998, 12 rows 1.001, 0.985;
-// BERT-base's 1.048, 1.002; float32 1.019, 0.992.
+// GMAC/s with AVX-512 and one thread where nothing else is said, before -> after:
+//   v7  brings the next panel from memory: 2 threads, m = 8 / 16, past the last cache 243 / 258 -> 274 / 290
+//   v8  second bytes of outliers in place of the residual plane, of 8 panels together: 1.1B shapes, m = 512,
+//       2 threads, random weights 129 -> 265
+//   v9  sums four groups where their scales are one (q8_0, no outliers): m = 512, n = 768, k = 3072 161 ->
+//       202 of a peak of 233
+//   v10 brings panels for up to 16 rows alone: a Marian's decoder (bench/translation.py), 32 / 64 rows 1,780
+//       -> 2,000 / 605 -> 645 tokens a second
+//   v11 leaves 1 to 3 rows to the machine's prefetcher: from memory, m = 1, q4_0 / q8_0, k = 2048 24.5 ->
+//       27.4 / 23.3 -> 31.9 GB/s of 33
+//   v12 keeps sums times 8 for offsets, steps from panel to panel for outliers: q4_0, m = 16, n = 576, k =
+//       576 / 1536, real activations 153.8 -> 155.8 / 159.2 -> 162.2 (176 without outliers)
+//   v13 asks for the lines of a y that no cache holds while its sums are made: q8_0 with wide scales, m = 64,
+//       n = 32000, k = 512 187 -> 195
+//   v14 unpacks a piece's codes once for many rows (AVX2): q4_0 / q4_k / q5_0 / q6_k, m = 64, k = 2048 +4 /
+//       +4 / +21 / +16 %
+//   v15 multiplies 8-bit codes as int16, from 4 rows on (AVX2): q8_0 of one scale / wide, m = 4 and 64 +15
+//       and +15 / +19 and +19 %. The halves of a quad in turn spill less than all four registers of it
+//   v16 unpacks scales and mins with the codes, for outliers, too (AVX2): m = 256, q4_1 / q4_0, k = 576 31.1
+//       -> 33.0 / 31.1 -> 33.3 MAC a cycle, k = 1536 29.9 -> 31.7 / 29.6 -> 31.9; the tile without outliers
+//       36-37
+//   v17 looks once whether a run of panels is full: all-MiniLM-L6-v2 in int8, with v2 of quant.inl's
+//       embedding, 12 / 128 tokens 1.04 -> 1.02 / 11.8 -> 11.5 ms
+//   v18 the first tile of many rows unpacks for those behind it, 4 bits from 16 rows on, too (AVX2): m = 16,
+//       q4_1 / q4_0, k = 576 108 -> 114.5 / 107.7 -> 114
+//   v19 asks for codes of less than 8 bits 8 KB ahead, into the second cache, with 1 to 3 rows: SmolLM2, two
+//       threads, Q4_0 / Q4_1 with AVX2 +8 / +14 %, with AVX-512 +7 / +11 %; 4 to 10 KB do alike
+//   v20 asks once more 2 KB ahead, into the first cache, for 8 bits with AVX2, too, and has few rows take
+//       their outliers panel by panel: SmolLM2, two threads, Q4_0 / Q4_1 / Q8_0 with AVX2 +3 / +6 / +3 %,
+//       with AVX-512 +6 / +7 / +4 %
+//   v21 asks ahead with any number of rows, 8 at once into the second cache alone: from memory, m = 4 / 8 /
+//   16,
+//       q8_0 of wide scales 16.2 -> 25.4 / 11.5 -> 19.4 / 8.5 -> 11.8 GB/s of 33, q4_0 15.3 -> 20.6 / 10.1
+//       -> 11.1 / 5.8 -> 5.8, q8_0 with AVX2 13.2 -> 17.3 / 7.4 -> 9.2 / 4.4 -> 4.8; SmolLM2 Q8_0, two
+//       threads, 8 / 16 sequences +9 / +13 %
+// On a Zen 4 all multipliers, of bytes and of floats, share two ports, and vpaddw that waits for a product
+// takes slots of them: products and sums in registers make 1.62-1.73 vpmaddubsw a cycle in any order.
+//
+// Tried without gain: prefetching x; tiles of 4 or 8 rows and 2 panels, of 12 rows, with AVX2 of 2 (-13 %),
+// 3, 5 and 6; a panel distance of two; 32 groups of all panels in turn; an order of products and sums by
+// hand; ~a for -a (AVX2, 8 bits); codes that carry their offset; sums times 128 for offsets; shifts by a
+// vector for a quad's codes; outliers of 2 or 4 panels together, with AVX2 of 8; pieces of 4 panels, 8 chunks
+// of panels a thread; threads that wait ask for the next product's weights; tiles ask for their share of the
+// next panels, or for the lines of y; codes into the first cache alone, 1 to 16 KB ahead, or past the caches
+// (NTA); 1 to 3 rows of 8 bits ahead with AVX-512 (-6
+// %); 8 rows ahead into the first cache, too (k = 512 -20 %, k = 2048 +10 %); GELU and codes at once behind
+// 192 rows of 8 panels of an ungated MLP (0.985-1.048 of the time).
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {

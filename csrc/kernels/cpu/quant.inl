@@ -1,19 +1,16 @@
 // Activations to int8, and the decoding of packed weights: dequantized blocks for gemm_float, single rows for
 // embed.
 //
-// quantize_rows takes 18.5 ns a group of real activations with outliers, 9.4 without (AVX-512, from the first
-// cache); in a step of 16 rows 35, as other threads wrote its input. Tried without gain: all of a row's
-// groups coded without a branch, 16 divisions at once, then the outliers of those that have some: 20.7.
+// v1 quantize_rows: 18.5 ns a group of real activations with outliers, 9.4 without (AVX-512, from the first
+//    cache); in a step of 16 rows 35, as other threads wrote its input
 // v2 runs behind the norm or activation of a block of rows, while they are at hand (ops/elementwise.cc), and
-// an 8-bit row is embedded without its 15 neighbours: all-MiniLM-L6-v2 in int8, 12 tokens, interleaved on a
-// busy machine, 2 threads 1.24 -> 1.14 and 1.08 -> 1.04 ms, one 1.008 -> 0.985; SmolLM2 Q4_1, processor time
-// of one thread, 16 rows and a prompt of 256 as before: what it spares is joins. On a quiet machine 0.672 ->
-// 0.670 ms, and nothing at 128 tokens or with 32 texts.
+//    an 8-bit row is embedded without its 15 neighbours: all-MiniLM-L6-v2 in int8, 12 tokens, 2 threads, busy
+//    machine 1.24 -> 1.14 and 1.08 -> 1.04 ms, quiet 0.672 -> 0.670; what it spares is joins
 // v3 counts and codes without branches on what is above the limit. Cycles a group of real activations, 512
-// rows of k = 576 / 1536: AVX2 60 / 103 -> 55 / 58, AVX-512 61 / 115 -> 59 / 61, without outliers 32 -> 27
-// and 35 -> 32. With v16 of gemm_quant.inl, SmolLM2 Q4_1, one thread, interleaved: a prompt of 512 -6 % of
-// the time with AVX2, -0.9 % with AVX-512; steps of 16 rows and of one as long as before, within the noise of
-// some 2 %. The generic table takes 24 % more instructions for it.
+//    rows of k = 576 / 1536: AVX2 60 / 103 -> 55 / 58, AVX-512 61 / 115 -> 59 / 61, without outliers 32 -> 27
+//    and 35 -> 32. The generic table takes 24 % more instructions for it
+// Tried without gain: all of a row's groups coded without a branch, 16 divisions at once, then the outliers
+// (20.7 ns).
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {

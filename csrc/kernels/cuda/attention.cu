@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kEnoughWide = 256, kEnoughNarrow = 2048;
 constexpr int64_t kQueueing = 3 * kMultiprocessors;
 
-int64_t n_splits(int64_t n_keys) { return (n_keys + kKeySplit - 1) / kKeySplit; }
+int64_t n_splits(int64_t n_keys) { return ceil_div(n_keys, kKeySplit); }
 
 bool is_valid(const AttentionArgs& args) {
   const KvPages& pages = args.pages;
@@ -65,7 +65,7 @@ AttentionProblem problem_of(const AttentionArgs& args) {
           .n_heads = static_cast<int>(args.n_heads),
           .head_dim = static_cast<int>(pages.head_dim),
           .group = static_cast<int>(group),
-          .group_inverse = static_cast<uint32_t>(((int64_t{1} << kInverseBits) + group - 1) / group),
+          .group_inverse = static_cast<uint32_t>(ceil_div(int64_t{1} << kInverseBits, group)),
           .block_size = static_cast<int>(pages.block_size),
           .block_shift = std::countr_zero(static_cast<uint64_t>(pages.block_size)),
           .window = static_cast<int>(args.window),
@@ -92,7 +92,7 @@ template <typename Shape>
 int launch_attention(Stream stream, const AttentionArgs& args) {
   AttentionProblem problem = problem_of(args);
   const int64_t queries = args.max_rows * (args.n_heads / args.pages.n_kv_heads);
-  const int64_t n_tiles = (queries + Shape::kQueries - 1) / Shape::kQueries;
+  const int64_t n_tiles = ceil_div(queries, Shape::kQueries);
   constexpr int64_t kEnough = Shape::kKeyWarps == 1 ? kEnoughWide : kEnoughNarrow;
   if (n_tiles > kMaxGrid) return cudaErrorInvalidValue;
   const bool few = n_tiles * args.pages.n_kv_heads * args.n_sequences < kEnough &&
@@ -108,9 +108,9 @@ int launch_attention(Stream stream, const AttentionArgs& args) {
   if (status != cudaSuccess) return status;
   TUILI_LAUNCH(kernel, grid, kAttentionThreads, kBytes, stream, problem);
   if (problem.n_splits > 1) {
-    const int64_t n_quads = (args.max_rows * args.n_heads + kAttentionWarps - 1) / kAttentionWarps;
+    const int64_t n_quads = ceil_div(args.max_rows * args.n_heads, kAttentionWarps);
     const dim3 quads(static_cast<unsigned>(n_quads),
-                     static_cast<unsigned>((args.pages.head_dim + kCombined - 1) / kCombined),
+                     static_cast<unsigned>(ceil_div(args.pages.head_dim, kCombined)),
                      static_cast<unsigned>(args.n_sequences));
     TUILI_LAUNCH(attention_combine_kernel, quads, kAttentionThreads, 0, stream, problem);
   }
@@ -122,7 +122,7 @@ template <typename T, Access kAccess, typename Shape>
 int launch_plain(Stream stream, const AttentionArgs& args) {
   const int64_t queries = args.max_rows * (args.n_heads / args.pages.n_kv_heads);
   if (args.pages.n_kv_heads > kMaxGrid) return cudaErrorInvalidValue;
-  const dim3 grid(static_cast<unsigned>((queries + Shape::kQueries - 1) / Shape::kQueries),
+  const dim3 grid(static_cast<unsigned>(ceil_div(queries, Shape::kQueries)),
                   static_cast<unsigned>(args.pages.n_kv_heads), static_cast<unsigned>(args.n_sequences));
   constexpr size_t kBytes = sizeof(typename Shape::Storage);
   const auto kernel = &attention_plain_kernel<T, kAccess, Shape>;

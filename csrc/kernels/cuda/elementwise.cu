@@ -11,7 +11,7 @@ template <typename Body>
 int for_each(Stream stream, const Body& body, int64_t count) {
   if (count == 0) return cudaSuccess;  // a launch of zero blocks is an error
   if (count < 0 || count > INT_MAX) return cudaErrorInvalidValue;
-  const auto n_blocks = static_cast<unsigned>((count + kElementTile - 1) / kElementTile);
+  const auto n_blocks = static_cast<unsigned>(ceil_div(count, kElementTile));
   TUILI_LAUNCH(&for_each_kernel<Body>, n_blocks, kElementThreads, 0, stream, body, static_cast<int>(count));
   return cudaGetLastError();
 }
@@ -29,7 +29,7 @@ template <typename Body>
 int for_each_four(Stream stream, const Body& body, int64_t count, bool fits) {
   if (!fits || count % 4 != 0 || count < kManyElements || count > INT_MAX)
     return for_each(stream, body, count);
-  const auto n_blocks = static_cast<unsigned>((count + kFoursTile - 1) / kFoursTile);
+  const auto n_blocks = static_cast<unsigned>(ceil_div(count, kFoursTile));
   TUILI_LAUNCH(&for_each_four_kernel<Body>, n_blocks, kElementThreads, 0, stream, body,
                static_cast<int>(count));
   return cudaGetLastError();
@@ -134,7 +134,7 @@ int kv_write_codes(Stream stream, const KvPages& pages, const float* k, const fl
                               static_cast<int>(pages.n_kv_heads),
                               static_cast<int>(pages.head_dim),
                               static_cast<int>(pages.block_size)};
-  const auto n_blocks = static_cast<unsigned>((n_vectors + kCodeWarps - 1) / kCodeWarps);
+  const auto n_blocks = static_cast<unsigned>(ceil_div(n_vectors, kCodeWarps));
   TUILI_LAUNCH(kv_code_kernel, n_blocks, 32 * kCodeWarps, 0, stream, problem);
   return cudaGetLastError();
 }

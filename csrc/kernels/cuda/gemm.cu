@@ -8,7 +8,7 @@ template <typename Shape>
 int launch_gemm(Stream stream, const Together<GemmProblem>& products, Access loads) {
   const auto kernel = loads == Access::vector ? &gemm_kernel<Shape, Access::vector>  //
                                               : &gemm_kernel<Shape, Access::scalar>;
-  const int64_t row_tiles = (products.of[0].m + Shape::kTileM - 1) / Shape::kTileM;
+  const int64_t row_tiles = ceil_div(products.of[0].m, Shape::kTileM);
   return launch_tiles(stream, kernel, row_tiles, products.n_tiles<Shape>(), Shape::kThreads,
                       sizeof(typename Shape::Storage), products);
 }

@@ -10,7 +10,7 @@ template <typename Shape, typename Storage, typename Kernel>
 int launch(Stream stream, Kernel kernel, const ExpertProblem& problem, int64_t n_rows) {
   const int64_t n_started = std::min<int64_t>(n_rows, problem.n_experts);  // experts that have a row
   const int64_t row_tiles = n_started + (n_rows - n_started) / Shape::kTileM;
-  const int64_t column_tiles = (problem.n + Shape::kTileN - 1) / Shape::kTileN;
+  const int64_t column_tiles = ceil_div(problem.n, Shape::kTileN);
   return launch_tiles(stream, kernel, row_tiles, column_tiles, kTileThreads, sizeof(Storage), problem);
 }
 

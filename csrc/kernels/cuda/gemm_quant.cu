@@ -7,7 +7,7 @@ namespace {
 
 template <typename Shape, typename Kernel, typename Problem>
 int launch_gemm(Stream stream, Kernel kernel, int m, int64_t column_tiles, const Problem& problem) {
-  return launch_tiles(stream, kernel, (m + Shape::kTileM - 1) / Shape::kTileM, column_tiles, kQuantThreads,
+  return launch_tiles(stream, kernel, ceil_div(m, Shape::kTileM), column_tiles, kQuantThreads,
                       sizeof(typename Shape::Storage), problem);
 }
 

@@ -18,6 +18,7 @@
 #include "base/dtype.h"
 #include "base/kv_pages.h"
 #include "base/packed.h"
+#include "base/rounding.h"
 #include "kernels/cpu/kernels.h"
 
 struct __nv_bfloat16;  // CUDA's own type, so that kernels and callers mean the same
@@ -194,9 +195,8 @@ struct AttentionArgs {
 
 constexpr int64_t attention_partial_floats(int64_t n_tokens, int64_t n_heads, int64_t head_dim,
                                            int64_t n_keys) {
-  return n_keys <= kAttentionSplit
-             ? 0
-             : (n_keys + kAttentionSplit - 1) / kAttentionSplit * n_tokens * n_heads * (head_dim + 2);
+  return n_keys <= kAttentionSplit ? 0
+                                   : ceil_div(n_keys, kAttentionSplit) * n_tokens * n_heads * (head_dim + 2);
 }
 
 // q is rounded to the type of the pages. Those of i8 are read as pages of f16 that hold f32(scale · code)

@@ -121,8 +121,8 @@ int launch_tiles(Stream stream, Kernel kernel, int64_t row_tiles, int64_t column
 // may cost less than twice as much as one.
 template <typename Shape>
 int64_t cost_of_tiles(int64_t m, int64_t n, int64_t multiprocessors) {
-  const int64_t tiles = (m + Shape::kTileM - 1) / Shape::kTileM * ((n + Shape::kTileN - 1) / Shape::kTileN);
-  const int64_t most = (tiles + multiprocessors - 1) / multiprocessors;
+  const int64_t tiles = ceil_div(m, Shape::kTileM) * ceil_div(n, Shape::kTileN);
+  const int64_t most = ceil_div(tiles, multiprocessors);
   if constexpr (requires { Shape::kCostOfTwo; })
     return most / 2 * Shape::kCostOfTwo + most % 2 * Shape::kCost;
   return most * Shape::kCost;

@@ -87,10 +87,7 @@ __device__ __forceinline__ void score_softmax(float* scores, const float* logits
     scores[i] = exponential(__fsub_rn(logits[i], max));
     sum = __fadd_rn(sum, scores[i]);
   }
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    sum = __fadd_rn(sum, __shfl_xor_sync(kAllLanes, sum, distance));
-  }
+  sum = sum_of_lanes(sum);
   for (int i = lane; i < n; i += 32) scores[i] = __fdiv_rn(scores[i], sum);
 }
 

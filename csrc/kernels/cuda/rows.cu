@@ -16,7 +16,7 @@ constexpr int64_t kManyRows = 4 * kMultiprocessors;  // a warp each keeps a devi
 // A block of 128 threads per four rows of at most 32 · kPerLane elements; no shared memory.
 template <typename Norm, int kPerLane>
 int launch_narrow(Stream stream, const NormRows& rows) {
-  const auto n_blocks = static_cast<unsigned>((int64_t{rows.n_rows} + kNarrowWarps - 1) / kNarrowWarps);
+  const auto n_blocks = static_cast<unsigned>(ceil_div(rows.n_rows, kNarrowWarps));
   TUILI_LAUNCH((&narrow_norm_kernel<Norm, kPerLane>), n_blocks, 32 * kNarrowWarps, 0, stream, rows);
   return cudaGetLastError();
 }
