@@ -97,7 +97,7 @@ def written(whole: Values, folder: Path, seed: int) -> Any:
     tied = getattr(settings, "tie_word_embeddings", False)
     if tied:
         model.lm_head.weight = text.embed_tokens.weight
-    stored = {name: x.detach() for name, x in model.state_dict().items()}
+    stored = {name: x.detach() for name, x in model.state_dict().items() if not x.is_meta}
     if tied:
         stored = {name: x for name, x in stored.items() if not name.startswith("lm_head.")}
     stored = stored if seed % 2 else revert_weight_conversion(model, stored)
