@@ -193,6 +193,13 @@ def test_what_is_not_read_is_named() -> None:
         asked()
     with pytest.raises(ModelFormatError, match="text_config must be an object, not 3"):
         asked(text_config=3)
+    for rope in (3, "mrope_section", ["mrope_section"]):
+        text = {"model_type": "qwen2_vl_text", "rope_scaling": rope, "num_hidden_layers": 1}
+        settings = {"architectures": ["Qwen2VLForConditionalGeneration"], "text_config": text}
+        part = language_part(Config(settings, "config.json"))
+        assert part is not None
+        with pytest.raises(ModelFormatError, match="rope_scaling must be an object"):
+            hf_architecture(part)[1].spec(part)
     for kind in ("mllama_text_model", None, ["llama"]):
         with pytest.raises(ModelUnsupportedError, match="text_config: model_type is"):
             asked(text_config={"model_type": kind})

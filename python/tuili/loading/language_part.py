@@ -13,35 +13,18 @@ from tuili.loading.files import shown
 from tuili.loading.generation_config import LEGACY
 
 # Those that give their decoder, when they read text alone, what it would be given by itself. Some count
-# positions along three axes, which are equal in a text.
-STEMS = (
-    *(
-        "AyaVision",
-        "Cohere2Vision",
-        "DeepseekVL",
-        "Exaone4_5_",
-        "Gemma3",
-        "Glm4v",
-        "GotOcr2",
-        "GraniteSpeech",
-    ),
-    *("HyperCLOVAXVisionV2", "Idefics2", "Idefics3", "InternVL", "Janus", "LightOnOcr", "Llava", "LlavaNext"),
-    *("LlavaNextVideo", "LlavaOnevision", "Mistral3", "Ovis2", "Qwen2Audio", "Qwen2VL"),
-    *("Qwen2_5_VL", "Qwen3VL", "SmolVLM", "VideoLlama3", "VideoLlava", "VipLlava", "Voxtral"),
+# positions along three axes, which are equal in a text. First, those whose head is the embedding unless they
+# say otherwise; then, those for which either part may say that it is.
+_TIED = (
+    *("AyaVision", "Cohere2Vision", "DeepseekVL", "Gemma3", "GotOcr2", "GraniteSpeech"),
+    *("HyperCLOVAXVisionV2", "InternVL", "Janus", "LightOnOcr", "Mistral3", "Ovis2"),
 )
-# Of these, those whose head is the embedding unless they say otherwise, and those for which either part may.
-_TIED: tuple[str, ...] = (
-    "AyaVision",
-    "Cohere2Vision",
-    "DeepseekVL",
-    "Gemma3",
-    "GotOcr2",
-    "GraniteSpeech",
-    "InternVL",
-    "Janus",
-)
-_TIED += ("HyperCLOVAXVisionV2", "LightOnOcr", "Mistral3", "Ovis2")
 _EITHER = ("LlavaOnevision", "Qwen2VL", "Qwen2_5_VL", "Qwen3VL", "VideoLlama3")
+_OTHERS = (
+    *("Exaone4_5_", "Glm4v", "Idefics2", "Idefics3", "Llava", "LlavaNext", "LlavaNextVideo"),
+    *("Qwen2Audio", "SmolVLM", "VideoLlava", "VipLlava", "Voxtral"),
+)
+STEMS = (*_TIED, *_EITHER, *_OTHERS)
 CLASSES = tuple(f"{stem}ForConditionalGeneration" for stem in STEMS)
 _FLAT = ("Qwen2VL", "Qwen2_5_VL")  # whose config.json had no text_config once
 _7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
@@ -147,17 +130,20 @@ def _leave_logits(part: Config) -> None:
 
 
 def _set_apart(part: Config, kind: str) -> None:
-    """What these decoders' configurations spell otherwise than those of the same decoder alone."""
-    values = dict(part.values)
+    """What these decoders' configurations have otherwise than those of the same decoder alone."""
+    fixed: dict[str, Any] = {}
     if kind == "qwen3_vl_text":
-        values |= {"use_sliding_window": False, "layer_types": None}
-    if kind == "glm4v_text":
-        values["attention_bias"] = True
+        fixed = {"use_sliding_window": False, "layer_types": None}
+    elif kind == "glm4v_text":
+        fixed = {"attention_bias": True}
+    for key, value in fixed.items():
+        part.ignore(key, value)
     for key in ("rope_scaling", "rope_parameters"):
-        if "mrope_section" in (rope := values.get(key) or {}):
+        rope = part.values.get(key)
+        if isinstance(rope, dict) and "mrope_section" in rope:
             kept = {name: value for name, value in rope.items() if not name.startswith("mrope_")}
-            values[key] = {name: "default" if value == "mrope" else value for name, value in kept.items()}
-    part.values = values
+            fixed[key] = {name: "default" if value == "mrope" else value for name, value in kept.items()}
+    part.values = {**part.values, **fixed}
 
 
 def take_language_part(checkpoint: Checkpoint) -> None:
