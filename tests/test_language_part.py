@@ -136,6 +136,8 @@ def test_positions_along_three_axes_are_those_of_a_text(
         ("Qwen2VL", True, None, True),
         ("Qwen2VL", True, False, True),
         ("Qwen2VL", None, True, True),
+        ("Qwen3VL", True, False, False),
+        ("Llava", True, False, True),
     ],
 )
 def test_who_says_that_the_head_is_the_embedding(

@@ -19,10 +19,10 @@ _TIED = (
     *("AyaVision", "Cohere2Vision", "DeepseekVL", "Gemma3", "GotOcr2", "GraniteSpeech"),
     *("HyperCLOVAXVisionV2", "InternVL", "Janus", "LightOnOcr", "Mistral3", "Ovis2"),
 )
-_EITHER = ("LlavaOnevision", "Qwen2VL", "Qwen2_5_VL", "Qwen3VL", "VideoLlama3")
+_EITHER = ("Glm4v", "Llava", "LlavaNextVideo", "LlavaOnevision", "Qwen2VL", "Qwen2_5_VL", "VideoLlama3")
 _OTHERS = (
-    *("Exaone4_5_", "Glm4v", "Idefics2", "Idefics3", "Llava", "LlavaNext", "LlavaNextVideo"),
-    *("Qwen2Audio", "SmolVLM", "VideoLlava", "VipLlava", "Voxtral"),
+    *("Exaone4_5_", "Idefics2", "Idefics3", "LlavaNext", "Qwen2Audio", "Qwen3VL", "SmolVLM"),
+    *("VideoLlava", "VipLlava", "Voxtral"),
 )
 STEMS = (*_TIED, *_EITHER, *_OTHERS)
 CLASSES = tuple(f"{stem}ForConditionalGeneration" for stem in STEMS)
