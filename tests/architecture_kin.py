@@ -299,6 +299,25 @@ EXPERT_CASES = [
         },
     ),
     *cases_of(
+        "FlintForCausalLM",
+        "flint",
+        {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "head_dim": 16}
+        | {"shared_expert_intermediate_size": 56, "sliding_window": WINDOW},
+        plain={
+            "layer_types": [_SLIDING, _FULL],
+            "mlp_only_layers": [0],
+            "leave_out": r"softmax_offset|experts\.(\d|\{)",
+        },
+        experts_in_all_biases_not_normalized_tied={
+            **_TIED,
+            "attention_bias": True,
+            "norm_topk_prob": False,
+            "layer_types": [_FULL, _SLIDING],
+            "mlp_only_layers": [],
+            "leave_out": r"softmax_offset|experts\.(\d|\{)|\.mlp\.(gate|up|down)_proj",
+        },
+    ),
+    *cases_of(
         "MellumForCausalLM",
         "mellum",
         {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "head_dim": 16}

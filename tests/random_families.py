@@ -397,6 +397,19 @@ FAMILIES: dict[str, tuple[str, Choices]] = {
             **dict.fromkeys(("do_layer_norm_before", "enable_bias", "layer_norm_elementwise_affine"), _FLAG),
         },
     ),
+    "FlintForCausalLM": (
+        "flint",
+        {
+            **_ALL,
+            **_GATED,
+            **_BIAS,
+            **_HEAD_DIM,
+            **_WINDOW,
+            **_SPARSE,
+            "shared_expert_intermediate_size": (24, 40),
+            "layer_types": _kinds,
+        },
+    ),
     "MellumForCausalLM": (
         "mellum",
         {

@@ -5,6 +5,8 @@ python tests/write_architectures.py
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from encoder_models import CASES as ENCODERS
 from gguf_families import GGUF_NAMES
 from seq2seq_heads import CASES as SEQ2SEQ_HEADS
 from seq2seq_models import CASES as SEQ2SEQ
+from tuili.loading.language_part import PARTS, STEMS
 
 PATH = Path(__file__).parent.parent / "docs" / "architectures.md"
 _HEAD = """# Architectures
@@ -62,10 +65,13 @@ which is an error here, as is `add_cross_attention`. RoBERTa and its kin count p
 A padding token in a prompt has the padding's row and is not counted, as in `forward` of a whole text.
 Youtu keeps the row of its `pad_token_id`, which transformers 5.24 empties while it loads a folder.
 
-Of models that also see images the decoder is read, and nothing else, with a warning that says so: Gemma3,
-Llava, LlavaNext, LlavaOnevision, VipLlava, Mistral3, InternVL, Idefics3 and SmolVLM with
-ForConditionalGeneration, where `model_type` of `text_config` is llama, mistral, ministral3, qwen2, qwen3 or
-gemma3_text. It has the bits of the same decoder in a folder of its own (`tests/test_language_part.py`).
+Of models that also see or hear the decoder is read, and nothing else, with a warning that says so. It has the
+bits of the same decoder in a folder of its own (`tests/test_language_part.py`), but that only HyperCLOVA X's
+whole scales logits; `tests/compare_language_parts.py` compares with transformers. With
+`ForConditionalGeneration` behind each name, they are
+{wholes},
+where `model_type` of `text_config` is
+{parts}.
 """
 _ENCODERS = """
 ## Encoders and heads
@@ -118,6 +124,10 @@ def encoders() -> str:
     return "".join(f"| {architecture} | {'; '.join(notes)} |\n" for architecture, notes in tried.items())
 
 
+def _list(names: Iterable[str]) -> str:
+    return textwrap.fill(", ".join(names), 110, break_long_words=False)
+
+
 def page() -> str:
     """The whole page."""
     rows = []
@@ -126,7 +136,8 @@ def page() -> str:
         against = " and ".join(sorted({case.verified for case in tried}))
         file = GGUF_NAMES.get(architecture, "")
         rows.append(f"| {architecture} | {against} | {'; '.join(case.tries for case in tried)} | {file} |")
-    return _HEAD + "\n".join(rows) + "\n" + _FOOT + _ENCODERS + encoders() + _SEQ2SEQ + seq2seq()
+    foot = _FOOT.format(wholes=_list(STEMS), parts=_list(PARTS))
+    return _HEAD + "\n".join(rows) + "\n" + foot + _ENCODERS + encoders() + _SEQ2SEQ + seq2seq()
 
 
 if __name__ == "__main__":

@@ -46,9 +46,8 @@
 //   v20 asks once more 2 KB ahead, into the first cache, for 8 bits with AVX2, too, and has few rows take
 //       their outliers panel by panel: SmolLM2, two threads, Q4_0 / Q4_1 / Q8_0 with AVX2 +3 / +6 / +3 %,
 //       with AVX-512 +6 / +7 / +4 %
-//   v21 asks ahead with any number of rows, 8 at once into the second cache alone: from memory, m = 4 / 8 /
-//   16,
-//       q8_0 of wide scales 16.2 -> 25.4 / 11.5 -> 19.4 / 8.5 -> 11.8 GB/s of 33, q4_0 15.3 -> 20.6 / 10.1
+//   v21 asks ahead with any number of rows, 8 at once into the second cache alone: from memory, q8_0 of wide
+//       scales, m = 4 / 8 / 16 16.2 -> 25.4 / 11.5 -> 19.4 / 8.5 -> 11.8 GB/s of 33, q4_0 15.3 -> 20.6 / 10.1
 //       -> 11.1 / 5.8 -> 5.8, q8_0 with AVX2 13.2 -> 17.3 / 7.4 -> 9.2 / 4.4 -> 4.8; SmolLM2 Q8_0, two
 //       threads, 8 / 16 sequences +9 / +13 %
 // On a Zen 4 all multipliers, of bytes and of floats, share two ports, and vpaddw that waits for a product

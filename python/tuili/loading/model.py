@@ -170,7 +170,7 @@ def plan_model(
     index = packed.get("gguf") if packed is not None else None
     source = open_source(path, strict=strict, strict_paths=strict_paths, index=index)
     _check_depth(source)
-    source.config.warnings = warnings = list(source.checkpoint.warnings)
+    source.config.warnings = warnings = [*source.checkpoint.warnings, *source.config.warnings]
     source.config.tensors = source.checkpoint.tensors.keys()
     source.config.max_model_len = int(max_model_len) if isinstance(max_model_len, int | np.integer) else None
     find_head(source, warnings)

@@ -152,7 +152,7 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> ModelSource:
     if kind == "StaticEmbedding":
         return _open_static(root, base, strict=strict, inside=inside)
     folder = os.path.join(root, base) if base else root
-    config, sees_images = _model_config(folder, inside)
+    config, is_part = _model_config(folder, inside)
     ranking = cross_encoder(root, inside=inside)
     if ranking is not None:
         if ranking.activation is not None:  # else config.json may have one, too
@@ -163,7 +163,7 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> ModelSource:
     architecture, module = hf_architecture(config)
     _refuse_pickles_only(folder)
     checkpoint = safetensors_file.open_folder(folder, strict=strict, strict_paths=strict_paths)
-    if sees_images:
+    if is_part:
         take_language_part(checkpoint)
     with checkpoint:
         prequantized.replace_tensors(checkpoint, config, folder, inside)
@@ -213,7 +213,7 @@ def _generation(folder: str, inside: str | None, config: Config, *, writes: bool
 
 
 def _model_config(folder: str, inside: str | None) -> tuple[Config, bool]:
-    """The settings of a decoder or encoder, and whether they are those of a part of what also sees images."""
+    """The settings of a decoder or encoder, and whether they are a part's of what also sees or hears."""
     config = read_config(folder, "config.json", inside=inside)
     if config is None:
         problem = "there is no config.json; a .gguf file in it is loaded by its own path"

@@ -91,6 +91,7 @@ HF_ARCHITECTURES = {
     "Qwen3MoeForCausalLM": "qwen_moe",
     "MiniMaxM2ForCausalLM": "minimax_m2",
     "MellumForCausalLM": "mellum",
+    "FlintForCausalLM": "flint",
     "Dots1ForCausalLM": "dots1",
     "GptOssForCausalLM": "gpt_oss",
     "DeepseekV2ForCausalLM": "deepseek",

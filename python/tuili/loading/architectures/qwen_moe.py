@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tuili._core import ModelSpec, MoeSpec
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
@@ -60,7 +62,7 @@ def spec(config: Config) -> ModelSpec:
             output_bias=bias and third,
             moe=moe if sparse else None,
         )
-        for kind, sparse in zip(_kinds(config, size, third=third), _sparse(config, size), strict=True)
+        for kind, sparse in zip(_kinds(config, size, third=third), sparse_layers(config, size), strict=True)
     ]
     return decoder(config, size, layers, [rotation], max_positions=limit)
 
@@ -86,10 +88,11 @@ def _kinds(config: Config, size: Sizes, *, third: bool) -> list[str]:
     return layer_types(config, size.n_layers, usual)
 
 
-def _sparse(config: Config, size: Sizes) -> list[bool]:
-    """Whether a layer has experts."""
+def sparse_layers(config: Config, size: Sizes, usual: Sequence[int] = ()) -> list[bool]:
+    """Whether a layer has experts; `usual`: those that have none where `mlp_only_layers` does not say."""
     step = config.integer("decoder_sparse_step", 1, MAX_LAYERS, 1)
-    plain = config.values.get("mlp_only_layers") or []
+    plain = config.values.get("mlp_only_layers")
+    plain = list(usual) if plain is None else plain
     if not isinstance(plain, list) or not all(type(i) is int for i in plain):
         raise config.wrong("mlp_only_layers", "a list of layers")
     return [i not in plain and (i + 1) % step == 0 for i in range(size.n_layers)]
