@@ -45,7 +45,9 @@ class Outcome(NamedTuple):
     error: BaseException | None
     seconds: float  # of this thread's processor time, to plan the model
     n_bytes: int  # of its files
-    raised: set[tuple[str, int]]  # file and line of every frame that the error, and those before it, went through
+    raised: set[
+        tuple[str, int]
+    ]  # file and line of every frame that the error, and those before it, went through
     left_open: set[str]  # descriptors
 
 
