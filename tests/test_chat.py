@@ -264,8 +264,9 @@ def test_a_hostile_template_ends_in_its_error(case: Case) -> None:
         assert len(str(caught.value)) < 400
         assert str(caught.value).isprintable()
 
-    limit_s = 0.2 * slowness()
-    assert least(lambda: processor_s(refused), limit_s) < limit_s, "CT-03: an error within 200 ms"
+    if processor_s(refused) > 0.2:
+        limit_s = 0.2 * slowness()
+        assert least(lambda: processor_s(refused), limit_s) < limit_s, "CT-03: an error within 200 ms"
 
 
 def test_templates_that_only_look_bad_run() -> None:

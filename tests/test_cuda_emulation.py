@@ -90,6 +90,7 @@ def test_code_for_a_gpu_without_bf16_is_refused_when_it_is_configured(tmp_path: 
     assert done.returncode != 0 and "75-real: tuili needs 80 or above" in done.stderr
 
 
+@pytest.mark.slow
 def test_steps_are_recorded_as_far_as_there_is_room(release: Build) -> None:
     assert_passes(release.run("graphs_test"), at_least=5)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +49,17 @@ FLOAT_LIMIT = 5e-6
 INT8_LIMIT = 0.05
 
 
+@functools.cache
+def expected_of(family: str, format: str, n_tokens: int) -> dict[str, np.ndarray]:
+    model = tiny(family, format)
+    return reference.forward(core_spec(model), model.values(), some_ids(n_tokens))
+
+
 @pytest.mark.parametrize("family", DECODERS)
 @pytest.mark.parametrize("format", BLOCKS)
 def test_decoder_in_float32_equals_the_reference(family, format):
-    ids = some_ids(37)
-    model = tiny(family, format)
-    expected = reference.forward(core_spec(model), model.values(), ids)
-    assert_close(relative_errors(run(built(family, format, "float32"), ids), expected), FLOAT_LIMIT)
+    sequence = run(built(family, format, "float32"), some_ids(37))
+    assert_close(relative_errors(sequence, expected_of(family, format, 37)), FLOAT_LIMIT)
 
 
 @pytest.mark.parametrize("format", ["f32", "bf16", "q4_0", "q6_k"])
@@ -69,10 +74,8 @@ def test_variants_in_float32_equal_the_reference(family, format):
 @pytest.mark.parametrize("family", DECODERS)
 @pytest.mark.parametrize("format", QUANTIZED_FORMATS)
 def test_decoder_with_int8_activations_stays_near_the_reference(family, format):
-    ids = some_ids(37)
-    model = tiny(family, format)
-    expected = reference.forward(core_spec(model), model.values(), ids)
-    assert_close(relative_errors(run(built(family, format, "auto"), ids), expected), INT8_LIMIT)
+    sequence = run(built(family, format, "auto"), some_ids(37))
+    assert_close(relative_errors(sequence, expected_of(family, format, 37)), INT8_LIMIT)
 
 
 @pytest.mark.parametrize("family", DECODERS)
@@ -94,10 +97,8 @@ def test_tied_head_reads_the_embedding():
 @pytest.mark.parametrize("kv_type, unit", [("float16", 2.0**-11), ("bfloat16", 2.0**-8), ("int8", 2.0**-7)])
 def test_narrow_kv_cache_stays_near_the_reference(kv_type, unit):
     """Keys and values rounded once, to within a unit of the narrow type."""
-    ids = some_ids(70)
-    model = tiny("llama")
-    expected = reference.forward(core_spec(model), model.values(), ids)
-    assert_close(relative_errors(run(built("llama"), ids, How(kv_type=kv_type)), expected), unit)
+    sequence = run(built("llama"), some_ids(70), How(kv_type=kv_type))
+    assert_close(relative_errors(sequence, expected_of("llama", "f32", 70)), unit)
 
 
 LENGTHS = (1, 2, 31, 32, 33, 64)
@@ -145,6 +146,16 @@ BITS = [
 ]
 
 
+@functools.cache
+def generic_run(family: str, format: str) -> _core.Sequence:
+    return run(built(family, format), some_ids(75), How(isa="generic"))
+
+
+@functools.cache
+def plain_run(family: str, format: str) -> _core.Sequence:
+    return run(built(family, format), some_ids(75))
+
+
 def assert_same_bits(a: _core.Sequence, b: _core.Sequence) -> None:
     for x, y in zip(a.hidden_states(), b.hidden_states(), strict=True):
         assert x.tobytes() == y.tobytes()
@@ -165,16 +176,13 @@ def assert_same_bits(a: _core.Sequence, b: _core.Sequence) -> None:
     ids=str,
 )
 def test_bits_do_not_depend_on_how_it_is_run(family, format, how):
-    ids = some_ids(75)
-    assert_same_bits(run(built(family, format), ids, how), run(built(family, format), ids))
+    assert_same_bits(run(built(family, format), some_ids(75), how), plain_run(family, format))
 
 
 @pytest.mark.parametrize("family, format", BITS)
 def test_bits_do_not_depend_on_the_isa(family, format, isa):
-    ids = some_ids(75)
-    assert_same_bits(
-        run(built(family, format), ids, How(isa=isa)), run(built(family, format), ids, How(isa="generic"))
-    )
+    """Nor on the run, of the generic table."""
+    assert_same_bits(run(built(family, format), some_ids(75), How(isa=isa)), generic_run(family, format))
 
 
 def test_decoders_alone_keep_outliers_unless_told():

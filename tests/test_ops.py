@@ -8,6 +8,7 @@ out to the last rounding (both GEMMs, the quantization of activations), the bits
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -84,16 +85,26 @@ def test_integer_gemm_is_the_specified_chain(isa, format, n, k, compute):
         assert_same_bits(ops.gemm(x[:m], weight, bias, compute=compute, isa=isa), want[:m])
 
 
+def many_rows(format: str, k: int) -> tuple[np.ndarray, PackedWeight, np.ndarray]:
+    n, m = 200, 37  # panels: 8 of a piece, then 5; rows: tiles, and a rest
+    x = normal(k, m, k)
+    x[::3, k // 2 : k // 2 + 40 : 7] *= 30
+    return x, packed(format, random_rows(format, np.random.default_rng(k), n, k)), normal(n, n)
+
+
+@functools.cache
+def by_few_rows(format: str, k: int) -> np.ndarray:
+    x, weight, bias = many_rows(format, k)
+    few = [ops.gemm(x[row : row + 4], weight, bias, isa="generic") for row in range(0, len(x), 4)]
+    return np.concatenate(few)
+
+
 # k: 8 panels' unpacked groups at a time fit in a thread's scratch, 4, 3, 1 and none.
 @pytest.mark.parametrize("k", [256, 1536, 2304, 3328, 6656, 13_312])
 @pytest.mark.parametrize("format", QUANTIZED_FORMATS)
 def test_integer_gemm_of_many_rows_has_the_bits_of_few(isa, format, k):
-    n, m = 200, 37  # panels: 8 of a piece, then 5; rows: tiles, and a rest
-    weight = packed(format, random_rows(format, np.random.default_rng(k), n, k))
-    x, bias = normal(k, m, k), normal(n, n)
-    x[::3, k // 2 : k // 2 + 40 : 7] *= 30
-    few = [ops.gemm(x[row : row + 4], weight, bias, isa="generic") for row in range(0, m, 4)]
-    assert_same_bits(ops.gemm(x, weight, bias, isa=isa), np.concatenate(few))
+    x, weight, bias = many_rows(format, k)
+    assert_same_bits(ops.gemm(x, weight, bias, isa=isa), by_few_rows(format, k))
 
 
 def test_integer_gemm_of_rows_too_wide_for_scratch(isa):

@@ -79,14 +79,19 @@ def test_logits_are_the_references(request, model, case):
     assert errors.max() <= LOGIT_TOLERANCE, f"their sum: {errors.max():.1e} at position {errors.argmax()}"
 
 
-@each_prompt
-def test_greedy_continuation_is_the_references(request, model, case):
-    llm, n_new = request.getfixturevalue(model), len(case["greedy"])
-    out = llm.generate(case["ids"], max_tokens=n_new, temperature=0, ignore_eos=True)
-    tokens = out.outputs[0].token_ids
-    assert len(tokens) == n_new
-    index = first_difference(tokens, case["greedy"])
-    assert index is None or case["gaps"][index] <= NEAR_TIE, f"{tokens} leaves {case['greedy']} at {index}"
+@pytest.mark.parametrize("model", ("smollm2", "gemma3"))
+def test_greedy_continuations_are_the_references(request, model):
+    """Of all prompts at once, which reads the weights once for all of them."""
+    cases = golden(f"{model}_answers")
+    params = [
+        tuili.SamplingParams(max_tokens=len(case["greedy"]), temperature=0, ignore_eos=True) for case in cases
+    ]
+    outputs = request.getfixturevalue(model).generate([case["ids"] for case in cases], params)
+    for case, output in zip(cases, outputs, strict=True):
+        tokens, want = output.outputs[0].token_ids, case["greedy"]
+        assert len(tokens) == len(want)
+        index = first_difference(tokens, want)
+        assert index is None or case["gaps"][index] <= NEAR_TIE, f"{tokens} leaves {want} at {index}"
 
 
 def test_integer_dot_products_stay_close_to_float32(smollm2):

@@ -1,4 +1,4 @@
-"""60 schedules of property_schedules.py in every test run; .ci/run plays 940 more."""
+"""24 schedules of property_schedules.py in every test run; .ci/run plays 976 more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import property_schedules
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(24))
 def test_a_random_schedule_changes_no_bit(seed):
     property_schedules.check(seed)
 

@@ -52,7 +52,7 @@ def play(seed):
 
 def test_guesses_change_no_bit():
     totals = {"drafted_tokens": 0, "accepted_tokens": 0, "preemptions": 0, "cached_tokens": 0}
-    for seed in range(110):
+    for seed in range(40):
         stats = play(seed)
         totals = {name: n + stats[name] for name, n in totals.items()}
     assert all(n > 20 for n in totals.values()), totals
@@ -61,7 +61,7 @@ def test_guesses_change_no_bit():
 
 @pytest.mark.slow
 def test_guesses_change_no_bit_of_many():
-    for seed in range(100, 1100):
+    for seed in range(40, 1100):
         play(seed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from collections.abc import Iterable
@@ -50,19 +51,18 @@ def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
 
 def check(tokenizer: Tokenizer, cuts: Cuts, text: str, sizes: Iterable[int]) -> tuple[bool, bool]:
     """Returns whether a beginning and an ending were less than the text."""
-    ids = ids_of(tokenizer, text)
+    read = functools.cache(functools.partial(ids_of, tokenizer))
+    ids = read(text)
     is_cut = [False, False]
     for n in sizes:
-        first, last = (
-            part(text, n, lambda part: len(ids_of(tokenizer, part))) for part in (cuts.beginning, cuts.ending)
-        )
+        first, last = (part(text, n, lambda part: len(read(part))) for part in (cuts.beginning, cuts.ending))
         assert text.startswith(first) and text.endswith(last)
         is_cut = [is_cut[0] or first != text, is_cut[1] or last != text]
         if first != text:
-            found = ids_of(tokenizer, first)
+            found = read(first)
             assert len(found) > n and found == ids[: len(found)], (first, text)
         if last != text:
-            found = ids_of(tokenizer, last)
+            found = read(last)
             assert len(found) > n and found == ids[-len(found) :], (last, text)
     return is_cut[0], is_cut[1]
 
@@ -159,7 +159,8 @@ def test_the_opening_of_a_source_is_found_at_its_end(tmp_path: Path) -> None:
 LONG = "The cat sat on the mat. 今天天气，很好\nDon't <s> we " * 3000
 
 
-SHORT = LONG[:AT_ONCE_CHARS]  # has more tokens than the beginning of LONG that is read
+# Where a sixteenth of AT_ONCE_CHARS is long. SHORT has more tokens than the beginning of MIDDLE that is read.
+MIDDLE, SHORT = LONG[: len(LONG) // 16], LONG[: AT_ONCE_CHARS // 16]
 
 
 @pytest.fixture
@@ -198,8 +199,11 @@ def test_of_a_chat_that_is_cut_the_end_is_tokenized(llm: tuili.LLM, lengths: lis
 
 @pytest.mark.parametrize(
     "texts",
-    [(LONG,), (LONG, "a b"), ("a b", LONG), (LONG, LONG), (LONG + "a", LONG), (SHORT, LONG), (LONG, SHORT)],
-)
+    [
+        (MIDDLE,), (MIDDLE, "a b"), ("a b", MIDDLE), (MIDDLE, MIDDLE), (MIDDLE + "a", MIDDLE),
+        (SHORT, MIDDLE), (MIDDLE, SHORT),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("cut", ["longest_first", "only_first", "only_second"])
 @pytest.mark.parametrize("max_len", [15, 16])
 def test_of_pairs_that_are_cut_the_beginnings_are_tokenized(
@@ -211,8 +215,10 @@ def test_of_pairs_that_are_cut_the_beginnings_are_tokenized(
         except PromptTooLongError as error:
             return str(error)
 
+    monkeypatch.setattr("tuili.tokenization.AT_ONCE_CHARS", len(SHORT))
+    monkeypatch.setattr(text_cuts, "FIRST_CHARS", len(SHORT) // 16)
     found = of_texts()
-    monkeypatch.setattr("tuili.tokenization.AT_ONCE_CHARS", len(LONG) * 2)
+    monkeypatch.setattr("tuili.tokenization.AT_ONCE_CHARS", len(MIDDLE) * 2)
     assert found == of_texts()
 
 

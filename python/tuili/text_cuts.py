@@ -12,6 +12,7 @@ Where nothing is known of a tokenizer, or a text has no such place, the whole te
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from tuili.loading.tokenizer_calls import call
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
+    from tokenizers.normalizers import Normalizer
+    from tokenizers.pre_tokenizers import PreTokenizer
 
 FIRST_CHARS = 4096  # and so many for each token that is wanted are looked at first
 CHARS_A_TOKEN = 8
@@ -106,7 +109,9 @@ class _Checks:
     """known  whether all parts of the tokenizer are ones of which it is known what they look at"""
 
     def __init__(self, backend: Tokenizer) -> None:
-        self._backend, model = backend, backend.model
+        model = backend.model
+        self._normalized = functools.cache(_reading(backend.normalizer))  # many are asked for thrice
+        self._pieces = functools.cache(_cutting(backend.pre_tokenizer, self._normalized))
         normalizers, cutters = parts_of("normalizer", backend), parts_of("pre_tokenizer", backend)
         self._kind = type(model).__name__
         affixes = ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
@@ -133,8 +138,7 @@ class _Checks:
         before, after, _ = place
         if not self._keeps_ideographs and _IDEOGRAPHS[0] in before:
             return False
-        ends, begins = set(before), set(after)
-        apart = True
+        ends, begins, apart = set[str](), set[str](), True
         for a, b, c in _tried(place):
             left, whole = self._pieces(a), self._pieces(a + b + c)
             split = len(whole) > len(left) and whole[: len(left)] == left
@@ -145,7 +149,8 @@ class _Checks:
             normalized = self._normalized(a + b)[len(self._normalized(a)) :]
             ends.update(joined[-1:])
             begins.update(rest[len(joined) :][:1], normalized[:1])
-        across = re.compile(f"[{_class(ends)}][{_class(begins)}]|{_BYTE_TOKENS}", re.DOTALL)
+        end, begin = _class(before) + _class("".join(ends)), _class(after) + _class("".join(begins))
+        across = re.compile(f"[{end}][{begin}]|{_BYTE_TOKENS}", re.DOTALL)
         texts = [text for token in self._added for text in self._texts(token)]
         return not any(map(across.search, texts if apart else (*texts, *self._tokens)))
 
@@ -171,15 +176,20 @@ class _Checks:
         if token.normalized:
             yield self._normalized(token.content)
 
-    def _pieces(self, text: str) -> list[str]:
-        normalized, cutter = self._normalized(text), self._backend.pre_tokenizer
-        if cutter is None:
-            return [normalized]
-        return [piece for piece, _ in call(cutter.pre_tokenize_str, normalized)]
 
-    def _normalized(self, text: str) -> str:
-        normalizer = self._backend.normalizer
-        return text if normalizer is None else call(normalizer.normalize_str, text)
+def _reading(normalizer: Normalizer | None) -> Callable[[str], str]:
+    return str if normalizer is None else lambda text: call(normalizer.normalize_str, text)
+
+
+def _cutting(cutter: PreTokenizer | None, normalized: Callable[[str], str]) -> Callable[[str], list[str]]:
+    """Returns what cuts a text into what no token crosses."""
+
+    def pieces(text: str) -> list[str]:
+        if cutter is None:
+            return [normalized(text)]
+        return [piece for piece, _ in call(cutter.pre_tokenize_str, normalized(text))]
+
+    return pieces
 
 
 def _names_letters(pattern: Mapping[str, str]) -> bool:
@@ -206,11 +216,10 @@ def _tried(place: Place) -> Iterable[tuple[str, str, str]]:
     yield from ((before[0], after[0], c) for c in beyond)
 
 
-def _class(characters: Iterable[str]) -> str:
+def _class(characters: str) -> str:
     """What stands in the brackets of a regular expression."""
-    joined = "".join(sorted(characters)).replace(_IDEOGRAPHS, "")
-    ideographs = f"{_IDEOGRAPHS[0]}-{_IDEOGRAPHS[-1]}" if len(joined) < len(set(characters)) else ""
-    return re.escape(joined) + ideographs
+    others = characters.replace(_IDEOGRAPHS, "")
+    return re.escape(others) + (f"{_IDEOGRAPHS[0]}-{_IDEOGRAPHS[-1]}" if others != characters else "")
 
 
 def _pattern(places: Iterable[Place]) -> re.Pattern[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -40,21 +41,46 @@ CASES: list[Case] = [
 ]
 
 
-class Cost(NamedTuple):
+class Outcome(NamedTuple):
+    error: BaseException | None
     seconds: float  # of this thread's processor time, to plan the model
     n_bytes: int  # of its files
+    raised: set[
+        tuple[str, int]
+    ]  # file and line of every frame that the error, and those before it, went through
+    left_open: set[str]  # descriptors
 
 
-def attempt(case: Case, folder: Path) -> tuple[BaseException | None, Cost]:
-    """Write the case, plan it, and return the error (None if there was none) and what it took."""
-    path = case.write(folder)
-    n_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    start = time.thread_time()
+def traced(error: BaseException | None) -> set[tuple[str, int]]:
+    """The frames that an error and those that led to it went through, none of which it holds any longer."""
+    lines = set()
+    while error is not None:
+        trace, error.__traceback__ = error.__traceback__, None
+        while trace is not None:
+            lines.add((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+            trace = trace.tb_next
+        error = error.__context__
+    return lines
+
+
+def planned(path: Path | str | bytes, case: Case) -> BaseException | None:
     try:
         plan_model(path, **case.options)  # type: ignore[arg-type]
     except Exception as error:
-        return error, Cost(time.thread_time() - start, n_bytes)
-    return None, Cost(time.thread_time() - start, n_bytes)
+        return error
+    return None
+
+
+def attempt(case: Case, folder: Path) -> Outcome:
+    """Write the case, plan it, and say what came of it."""
+    path = case.write(folder)
+    n_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    before = {*os.listdir("/proc/self/fd")}
+    start = time.thread_time()
+    error = planned(path, case)
+    seconds = time.thread_time() - start
+    raised = traced(error)
+    return Outcome(error, seconds, n_bytes, raised, {*os.listdir("/proc/self/fd")} - before)
 
 
 def difference(case: Case, error: BaseException | None) -> str:
@@ -69,12 +95,10 @@ def difference(case: Case, error: BaseException | None) -> str:
     return f"{case}: {type(error).__name__} {error.code} ({error}), expected {wanted}"
 
 
-def try_all() -> tuple[list[str], dict[str, Cost]]:
-    """The differences of the whole corpus, and what each case took."""
-    differences, costs = [], {}
+def try_all() -> dict[str, Outcome]:
+    """What came of each case of the whole corpus."""
+    outcomes = {}
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
-            error, costs[str(case)] = attempt(case, Path(folder))
-        if wrong := difference(case, error):
-            differences.append(wrong)
-    return differences, costs
+            outcomes[str(case)] = attempt(case, Path(folder))
+    return outcomes
