@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from hostile.templates import CASES, MESSAGES, Case
 from patience import least, processor_s, slowness
-from tuili import chat
+from tuili.chat.template import template as chat
 from tuili.errors import InvalidParameterError, TemplateError
 from tuili.templating.environment import compile_template
 from tuili.templating.marked_text import MarkedText, join, spans_of
-from tuili.tokenization import Tokenizer
+from tuili.tokenization.tokenizer import Tokenizer
 
 TEMPLATES = {
     path.stem: path.read_text("utf-8")
@@ -372,6 +372,6 @@ def test_tools_are_checked(tools: Any) -> None:
 
 
 def test_nothing_heavy_is_imported_before_it_is_used() -> None:
-    code = "import sys, tuili.chat, tuili.tokenization; print({'jinja2', 'tokenizers'} & {*sys.modules})"
+    code = "import sys, tuili.chat.template, tuili.tokenization.tokenizer; print({'jinja2', 'tokenizers'} & {*sys.modules})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"

@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuili import cli, command_line, sampling_arguments, standard_input
+from tuili.cli import main as cli
+from tuili.cli.main import command as command_line
+from tuili.cli.main import sampling as sampling_arguments
+from tuili.cli.main import standard_input
 from tuili.generation.params import NAMES, SamplingParams
 
 MODELS = Path(__file__).parent / "models"

@@ -25,7 +25,7 @@ from tuili.generation.params import SamplingParams
 from tuili.generation.request import Reader, Request
 from tuili.generation.spelling import Spelling
 from tuili.loading.tokenizer_calls import call
-from tuili.tokenization import Detokenizer
+from tuili.tokenization.tokenizer import Detokenizer
 
 EOS = 1000
 

@@ -14,7 +14,7 @@ from seq2seq_models import CASES, Case, by_name, core_model, source_ids, target_
 from translators import MODELS
 from tuili import InvalidParameterError, _core
 from tuili.loading.model import load, plan_model
-from tuili.rereading import Rereading, cache_for
+from tuili.embedding.rereading import Rereading, cache_for
 
 HAS_DEVICE = _core.build_info()["cuda"] != "none"
 pytestmark = pytest.mark.skipif(not HAS_DEVICE, reason="a build without CUDA; .ci/run tests an emulated one")

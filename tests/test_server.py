@@ -31,7 +31,7 @@ from tuili.loading.tokenizer import from_huggingface
 from tuili.server.app import model_name
 from tuili.server.formats import TextFormat
 from tuili.server.settings import Settings
-from tuili.tokenization import Detokenizer, Tokenizer
+from tuili.tokenization.tokenizer import Detokenizer, Tokenizer
 
 CHAT = [{"role": "user", "content": "the river"}]
 WEATHER = {

@@ -21,7 +21,8 @@ from patience import comes_true, least, processor_s
 from tiny_engine import Clock, codes, drain, is_idle, make_engine, sampling
 from tiny_grammars import EOS, Characters, engine_with, make_grammars, outcome
 from tiny_models import N_VOCAB
-from tuili import completions, errors
+from tuili import errors
+from tuili.chat.template import completions
 from tuili.generation import grammar, quantifiers
 from tuili.generation.grammar import Grammars
 from tuili.generation.params import SamplingParams

@@ -36,7 +36,7 @@ from tuili.loading.merges import merges_of_scores
 from tuili.loading.tokenizer import from_gguf, from_huggingface
 from tuili.loading.tokenizer_calls import call
 from tuili.loading.tokenizer_json import COMPONENTS
-from tuili.tokenization import Tokenizer
+from tuili.tokenization.tokenizer import Tokenizer
 
 # ---- hostile files
 

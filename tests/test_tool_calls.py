@@ -7,8 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from tuili import GrammarError, InvalidParameterError, completions, tool_calls
-from tuili.tool_calls import Call, CallReader, Tools, tools_of
+from tuili import GrammarError, InvalidParameterError
+from tuili.chat.template import completions
+from tuili.chat.template import tool_calls
+from tuili.chat.tool_calls import Call, CallReader, Tools, tools_of
 
 
 def function(name, **more):

@@ -29,7 +29,7 @@ from tuili.loading import sentencepiece_file, tokenizer_cache, tokenizer_json
 from tuili.loading.composing import Composer
 from tuili.loading.model_source import TokenizerFiles, _tokenizer_files
 from tuili.loading.tokenizer import from_huggingface
-from tuili.tokenization import Detokenizer, Tokenizer
+from tuili.tokenization.tokenizer import Detokenizer, Tokenizer
 
 
 @pytest.mark.parametrize("name", FOLDERS)

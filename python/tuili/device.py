@@ -6,7 +6,7 @@ import re
 
 from tuili import _core
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import invalid
+from tuili.checks import invalid
 from tuili.loading.files import shown
 
 

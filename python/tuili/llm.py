@@ -13,8 +13,8 @@ from typing import Any, NoReturn, ParamSpec, overload
 import numpy as np
 
 from tuili import _core
-from tuili.beam_search import beam_search
-from tuili.capacity import (
+from tuili.generation.beam_search import beam_search
+from tuili.generation.capacity import (
     BLOCK_SIZE,
     Capacity,
     allocate,
@@ -23,9 +23,9 @@ from tuili.capacity import (
     plan_capacity,
     runner_options,
 )
-from tuili.conversations import Conversations
+from tuili.chat.conversations import Conversations
 from tuili.device import checked_device, named, placed
-from tuili.encoder import Encoder, Progress
+from tuili.embedding.encoder import Encoder, Progress
 from tuili.errors import (
     CUTTING_HELPS,
     LONGER_HELPS,
@@ -36,7 +36,7 @@ from tuili.errors import (
     cutting_helps,
 )
 from tuili.generation import params as parameters
-from tuili.generation.checks import boolean, described, function_or_none, integer, invalid, number, only_known
+from tuili.checks import boolean, described, function_or_none, integer, invalid, number, only_known
 from tuili.generation.engine import Engine
 from tuili.generation.grammar import Grammars
 from tuili.generation.outputs import RequestOutput
@@ -46,18 +46,18 @@ from tuili.generation.request import Handle, Stream
 from tuili.generation.scheduler import Limits
 from tuili.generation.structure import form_of
 from tuili.generation.token_ids import checked_ids
-from tuili.introspection import Introspection
+from tuili.generation.introspection import Introspection
 from tuili.loading.files import StrPath
 from tuili.loading.opening import open_model
 from tuili.loading.store import resolve
-from tuili.prompts import ManyPrompts, Messages, OnePrompt, Prompt, is_chat, is_one, many
-from tuili.rendering import Rendering, taken_from, with_tools
-from tuili.rereading import cache_for, rereading_of
-from tuili.saved_prefixes import SavedPrefixes
-from tuili.sources import ANSWER_LEN, as_config, endings_of, source_limits
-from tuili.tokenization import Detokenizer, Tokenizer
-from tuili.translation import summarize, translate
-from tuili.vectors import Vectors
+from tuili.generation.prompts import ManyPrompts, Messages, OnePrompt, Prompt, is_chat, is_one, many
+from tuili.chat.rendering import Rendering, taken_from, with_tools
+from tuili.embedding.rereading import cache_for, rereading_of
+from tuili.generation.saved_prefixes import SavedPrefixes
+from tuili.generation.sources import ANSWER_LEN, as_config, endings_of, source_limits
+from tuili.tokenization.tokenizer import Detokenizer, Tokenizer
+from tuili.tasks.translation import summarize, translate
+from tuili.embedding.vectors import Vectors
 
 # What fills the cores of a CPU, and what the multiprocessors of a device.
 PREFILL_CHUNK = (512, 2048)

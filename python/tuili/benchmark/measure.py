@@ -22,7 +22,7 @@ from tuili.benchmark.machine import (
     seconds_of,
     summary,
 )
-from tuili.doctor import cpu_name
+from tuili.cli.doctor import cpu_name
 from tuili.errors import InvalidParameterError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tuili.errors import CUTTING_HELPS, PromptTooLongError
 from tuili.generation import checks, processors, structure
-from tuili.generation.checks import (
+from tuili.checks import (
     MAX_INT,
     MAX_TOKEN_IDS,
     Check,

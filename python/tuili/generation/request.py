@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tuili.errors import GrammarError, RequestCancelled
-from tuili.generation.checks import number
+from tuili.checks import number
 from tuili.generation.outputs import (
     Chunk,
     CompletionOutput,

@@ -7,7 +7,7 @@ import math
 from tuili import _core
 from tuili.errors import NO_TOKEN_ALLOWED, GrammarError, NumericError, TuiliError
 from tuili.generation import processors
-from tuili.generation.checks import invalid
+from tuili.checks import invalid
 from tuili.generation.delivery import Piece, Row
 from tuili.generation.grammar import Constraint
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuili.completions import MODEL_NAME, given_name, is_model_name
+from tuili.chat.completions import MODEL_NAME, given_name, is_model_name
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import (
+from tuili.checks import (
     Check,
     boolean,
     described,

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tuili import completions
-from tuili.embedding import checked_texts
-from tuili.generation.checks import (
+from tuili.chat.template import completions
+from tuili.embedding.options import checked_texts
+from tuili.checks import (
     boolean,
     cut_length,
     described,

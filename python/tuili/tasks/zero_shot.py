@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tuili.generation.checks import boolean, described, invalid
+from tuili.checks import boolean, described, invalid
 from tuili.tasks.encoding import Room, checked_str, room
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.scores import best, softmax

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tuili.generation.checks import described, invalid
+from tuili.checks import described, invalid
 
 Message = dict[str, Any]
 Messages = list[Message]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from tuili.generation.checks import integer, invalid, same
+from tuili.checks import integer, invalid, same
 from tuili.generation.outputs import RequestOutput
 from tuili.generation.params import MAX_BEAMS, SamplingParams, canonical_names
-from tuili.prompts import ManyPrompts, Messages, OnePrompt
+from tuili.generation.prompts import ManyPrompts, Messages, OnePrompt
 
 if TYPE_CHECKING:
     from tuili.llm import LLM

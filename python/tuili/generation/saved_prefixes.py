@@ -9,9 +9,9 @@ from tuili.generation.engine import Engine
 from tuili.generation.params import SamplingParams
 from tuili.generation.prefix import Prefixes
 from tuili.generation.token_ids import checked_ids
-from tuili.introspection import check_room
+from tuili.generation.introspection import check_room
 from tuili.loading.model import LoadedModel
-from tuili.prompts import Messages, Prompt
+from tuili.generation.prompts import Messages, Prompt
 
 
 class SavedPrefixes:

@@ -10,7 +10,7 @@ from typing import Literal, TypedDict, cast
 
 from tuili import _core
 from tuili.errors import ModelLimitError
-from tuili.generation.checks import integer, invalid, one_of
+from tuili.checks import integer, invalid, one_of
 from tuili.generation.scheduler import Limits
 from tuili.loading.memory import available_memory
 

@@ -18,9 +18,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tuili import __version__, sampling_arguments, standard_input, task_commands, word_commands
+from tuili import __version__
+from tuili.cli.main import sampling as sampling_arguments
+from tuili.cli.main import standard_input
+from tuili.cli.main import tasks as task_commands
+from tuili.cli.main import words as word_commands
 from tuili.__main__ import EXIT_INTERRUPTED, importing, run
-from tuili.command_line import (
+from tuili.cli.command import (
     MODEL_OPTIONS,
     add_cache_dir,
     add_command,
@@ -235,7 +239,7 @@ def _chat(options: argparse.Namespace) -> int:
     system = [{"role": "system", "content": options.system}] if options.system is not None else []
     how = given_options(options, ["chat_template_kwargs"])
     with open_model(options) as llm:
-        from tuili.rendering import rendering
+        from tuili.chat.rendering import rendering
 
         if options.message is not None:
             message = standard_input.read() if options.message == "-" else options.message
@@ -423,7 +427,7 @@ def _cache(options: argparse.Namespace) -> int:
     if options.max_bytes < 0:
         return wrong_usage("cache: --max-bytes starts at 0, which leaves nothing")
     with importing():
-        from tuili import cache_commands
+        from tuili.cli.main import cache as cache_commands
 
     result, code = cache_commands.run(options, bar("verifying"))
     if options.json:
@@ -435,7 +439,7 @@ def _cache(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     with importing():
-        from tuili.doctor import examine
+        from tuili.cli.doctor import examine
 
     facts, problems = examine(options.cache_dir)
     if options.json:

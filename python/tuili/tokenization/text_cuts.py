@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tuili.least_tokens import BYTES, MAPPING, OF_SPACES, PLAIN, in_bytes, parts_of
+from tuili.tokenization.least_tokens import BYTES, MAPPING, OF_SPACES, PLAIN, in_bytes, parts_of
 from tuili.loading.numbering import NumberedBackend
 from tuili.loading.pre_tokenizers import OUTER_SPACE
 from tuili.loading.tokenizer_calls import call

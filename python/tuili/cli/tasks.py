@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tuili import sampling_arguments, standard_input
-from tuili.command_line import add_command, open_model, print_json
+from tuili.cli.main import sampling as sampling_arguments
+from tuili.cli.main import standard_input
+from tuili.cli.command import add_command, open_model, print_json
 
 # What a namespace may hold for the pipeline, by its names.
 _OPTIONS = ("src_lang", "tgt_lang", "top_k", *sampling_arguments.OF_TASKS)
 
 
 def add_commands(commands: Any) -> None:
-    """Add them to the subparsers of `tuili.cli`."""
+    """Add them to the subparsers of `tuili.cli.main`."""
     translate = _command(commands, "translate", "translation", "translate texts")
     translate.add_argument("--src-lang", metavar="CODE", help="the texts' language, as the model writes it")
     translate.add_argument("--tgt-lang", metavar="CODE", help="the language to translate into")

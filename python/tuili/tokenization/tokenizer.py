@@ -20,14 +20,14 @@ import numpy as np
 
 from tuili import _core
 from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
-from tuili.generation.checks import boolean, described
+from tuili.checks import boolean, described
 from tuili.generation.token_ids import plain_ids
 from tuili.generation.worker import call_apart
-from tuili.least_tokens import LeastTokens
+from tuili.tokenization.least_tokens import LeastTokens
 from tuili.loading.tokenizer import LoadedTokenizer
 from tuili.loading.tokenizer_calls import call
-from tuili.side_by_side import each, reads_beside_others
-from tuili.text_cuts import Cuts
+from tuili.tokenization.side_by_side import each, reads_beside_others
+from tuili.tokenization.text_cuts import Cuts
 
 if TYPE_CHECKING:
     from tokenizers import Encoding

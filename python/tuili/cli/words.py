@@ -22,8 +22,8 @@ def run(options: argparse.Namespace, bar: Callable[[int, int], None] | None) -> 
 
     raises  TuiliError for a file that is none, or a word that is not in it
     """
-    from tuili.generation.checks import invalid
-    from tuili.word_vectors import WordVectors
+    from tuili.checks import invalid
+    from tuili.embedding.word_vectors import WordVectors
 
     vectors = WordVectors(options.file, limit=options.limit, progress=bar)
     for name, words in (("WORD", options.words), ("--minus", options.minus)):

@@ -8,9 +8,9 @@ from typing import Any, cast
 import numpy as np
 
 from tuili import _core
-from tuili.encoder import POOLINGS, Pooling
+from tuili.embedding.encoder import POOLINGS, Pooling
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import described, invalid, one_of
+from tuili.checks import described, invalid, one_of
 from tuili.tasks.scores import best
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")

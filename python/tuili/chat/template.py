@@ -14,10 +14,10 @@ from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 from tuili.errors import InvalidParameterError, ModelFormatError, TemplateError
-from tuili.generation.checks import described, invalid, is_text, measured
+from tuili.checks import described, invalid, is_text, measured
 from tuili.loading.files import parse_json, shown
 from tuili.loading.tokenizer import LoadedTokenizer
-from tuili.tokenization import clean_text
+from tuili.tokenization.tokenizer import clean_text
 
 T = TypeVar("T")
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, overload
 
 from tuili.errors import CUTTING_HELPS, TemplateError, cutting_helps
 from tuili.generation import params as parameters
-from tuili.generation.checks import boolean, invalid
+from tuili.checks import boolean, invalid
 from tuili.generation.outputs import RequestOutput
 from tuili.generation.params import SamplingParams
 from tuili.loading.model import LoadedModel
-from tuili.prompts import Messages
-from tuili.rendering import USUAL, Rendering, with_tools
-from tuili.tokenization import Tokenizer
+from tuili.generation.prompts import Messages
+from tuili.chat.rendering import USUAL, Rendering, with_tools
+from tuili.tokenization.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from tuili.chat import Prompt
+    from tuili.chat.template import Prompt
     from tuili.generation.engine import Engine
 
 
@@ -107,7 +107,7 @@ class Conversations:
 
         raises  InvalidParameterError for a field that is unknown or not implemented; otherwise as `chat`
         """
-        from tuili import completions
+        from tuili.chat.template import completions
 
         if (stream := fields.get("stream")) is not None and boolean("stream", stream):
             problem = "is for HTTP: in a process `stream(messages, …)` gives the pieces of an answer"
@@ -153,7 +153,8 @@ class Conversations:
 
     def render_chat(self, messages: Any, how: Rendering = USUAL) -> Prompt:
         """What the model's template makes of messages. raises  TemplateError, InvalidParameterError"""
-        from tuili import chat, tool_calls
+        from tuili.chat.template import template as chat
+        from tuili.chat.template import tool_calls
 
         template = self.loaded.chat_template
         if template is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuili import _core
-from tuili.capacity import BLOCK_SIZE
+from tuili.generation.capacity import BLOCK_SIZE
 from tuili.loading.model import LoadedModel
 
 

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuili.chat import validate_messages
+from tuili.chat.template import validate_messages
 from tuili.errors import ModelFormatError
-from tuili.generation.checks import boolean, described, invalid, is_text, measured, only_known
+from tuili.checks import boolean, described, invalid, is_text, measured, only_known
 from tuili.generation.spelling import n_overlapping
 from tuili.generation.structure import JSON_STYLE, json_schema
 from tuili.loading.files import parse_json

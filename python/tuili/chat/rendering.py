@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tuili.generation.checks import boolean, described, invalid
-from tuili.prompts import Messages, is_chat
+from tuili.checks import boolean, described, invalid
+from tuili.generation.prompts import Messages, is_chat
 
 if TYPE_CHECKING:
-    from tuili.tool_calls import Tools
+    from tuili.chat.tool_calls import Tools
 
 WORDS = ("add_generation_prompt", "continue_final_message", "chat_template_kwargs")
 
@@ -64,7 +64,7 @@ def rendering(
 
 def with_tools(tools: object, **words: object) -> Rendering:
     """`rendering`, of tools as OpenAI writes them."""
-    from tuili.tool_calls import tools_of  # here: a start that only generates does without
+    from tuili.chat.tool_calls import tools_of  # here: a start that only generates does without
 
     return rendering(**words, tools=tools_of({"tools": tools}))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tuili.command_line import add_command
+from tuili.cli.command import add_command
 from tuili.errors import InvalidParameterError
 
 
 def add_arguments(commands: Any) -> None:
-    """Add the command to the subparsers of `tuili.cli`."""
+    """Add the command to the subparsers of `tuili.cli.main`."""
     text = "serve a model over HTTP, with OpenAI's interface"
     parser = add_command(commands, "serve", run, text, model=True, needs_model=False, prints_json=False)
     group = parser.add_argument_group("server")

@@ -8,10 +8,11 @@ from typing import Any, overload
 
 import numpy as np
 
-from tuili import _core, embedding
-from tuili.encoder import Encoder, Pooling, Progress, checked_finite
+from tuili import _core
+from tuili.embedding.options import options as embedding
+from tuili.embedding.encoder import Encoder, Pooling, Progress, checked_finite
 from tuili.errors import CUTTING_HELPS, ModelUnsupportedError
-from tuili.generation.checks import (
+from tuili.checks import (
     boolean,
     described,
     function_or_none,
@@ -25,7 +26,7 @@ from tuili.tasks import classification
 from tuili.tasks.encoding import Room, encode, room
 from tuili.tasks.head import TaskModel, cannot
 from tuili.tasks.pairs import PairReading
-from tuili.tokenization import Tokenizer
+from tuili.tokenization.tokenizer import Tokenizer
 
 # What sentence-transformers' `encode` is told, where it asks for what is done anyway.
 _AS_IT_IS: dict[str, object] = {

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tuili import tool_calls
-from tuili.generation.checks import (
+from tuili.chat.template import tool_calls
+from tuili.checks import (
     boolean,
     described,
     integer,
@@ -26,8 +26,8 @@ from tuili.generation.checks import (
 from tuili.generation.outputs import CompletionOutput, RequestOutput, TokenLogprob, Totals
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams
 from tuili.loading.files import shown
-from tuili.rendering import WORDS, Rendering, rendering
-from tuili.tool_calls import Call, Tools
+from tuili.chat.rendering import WORDS, Rendering, rendering
+from tuili.chat.tool_calls import Call, Tools
 
 # Fields that mean what SamplingParams' field of this name means.
 _SAME = {

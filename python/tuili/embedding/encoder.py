@@ -14,7 +14,7 @@ from tuili import _core
 from tuili.errors import CUTTING_HELPS, NumericError, PromptTooLongError
 from tuili.generation.token_ids import checked_ids
 from tuili.generation.turns import TurnWorker
-from tuili.rereading import Rereading
+from tuili.embedding.rereading import Rereading
 
 Progress = Callable[[int, int], None]  # (done, in all)
 Pooling = Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean"]
