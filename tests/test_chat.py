@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from hostile.templates import CASES, MESSAGES, Case
 from patience import least, processor_s, slowness
-from tuili.chat.template import template as chat
+from tuili.chat import template as chat
 from tuili.errors import InvalidParameterError, TemplateError
 from tuili.templating.environment import compile_template
 from tuili.templating.marked_text import MarkedText, join, spans_of
@@ -372,6 +372,7 @@ def test_tools_are_checked(tools: Any) -> None:
 
 
 def test_nothing_heavy_is_imported_before_it_is_used() -> None:
-    code = "import sys, tuili.chat.template, tuili.tokenization.tokenizer; print({'jinja2', 'tokenizers'} & {*sys.modules})"
+    modules = "tuili.chat.template, tuili.tokenization.tokenizer"
+    code = f"import sys, {modules}; print({{'jinja2', 'tokenizers'}} & {{*sys.modules}})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"

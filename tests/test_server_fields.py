@@ -11,7 +11,7 @@ import pytest
 import tuili
 from patience import comes_true
 from tiny_server import KEY, running
-from tuili.chat.template import completions
+from tuili.chat import completions
 from tuili.generation.params import NAMES
 from tuili.server import app, text_requests
 from tuili.server.document import document

@@ -22,7 +22,7 @@ from tiny_engine import Clock, codes, drain, is_idle, make_engine, sampling
 from tiny_grammars import EOS, Characters, engine_with, make_grammars, outcome
 from tiny_models import N_VOCAB
 from tuili import errors
-from tuili.chat.template import completions
+from tuili.chat import completions
 from tuili.generation import grammar, quantifiers
 from tuili.generation.grammar import Grammars
 from tuili.generation.params import SamplingParams

@@ -16,10 +16,10 @@ from test_least_tokens import BERT_STEP, MAKERS, PIECES, bpe, in_order, replace
 from tiny_files import SIZES, write_hf_folder
 from tiny_models import tiny_gemma3
 from tiny_tokenizers import of_document
-from tuili.tokenization.tokenizer import text_cuts
 from tuili.errors import PromptTooLongError
 from tuili.loading.pre_tokenizers import GPT2
 from tuili.tasks.encoding import Cut, Encoded, encode, shorten
+from tuili.tokenization import text_cuts
 from tuili.tokenization.text_cuts import Cuts
 from tuili.tokenization.tokenizer import AT_ONCE_CHARS, Tokenizer, clean_text, encoding_of
 

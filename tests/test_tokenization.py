@@ -34,7 +34,14 @@ from tuili.errors import (
 from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.pre_tokenizers import GGUF_PATTERNS
 from tuili.loading.tokenizer import from_gguf, from_huggingface
-from tuili.tokenization.tokenizer import AT_ONCE_CHARS, MAX_SPACE_RUN, Detokenizer, Tokenizer, clean_text, encoding_of
+from tuili.tokenization.tokenizer import (
+    AT_ONCE_CHARS,
+    MAX_SPACE_RUN,
+    Detokenizer,
+    Tokenizer,
+    clean_text,
+    encoding_of,
+)
 
 GOLDENS = Path(__file__).parent / "goldens"
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from tuili import GrammarError, InvalidParameterError
-from tuili.chat.template import completions
-from tuili.chat.template import tool_calls
+from tuili.chat import completions, tool_calls
 from tuili.chat.tool_calls import Call, CallReader, Tools, tools_of
 
 

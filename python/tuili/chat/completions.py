@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tuili.chat.template import tool_calls
+from tuili.chat import tool_calls
+from tuili.chat.rendering import WORDS, Rendering, rendering
+from tuili.chat.tool_calls import Call, Tools
 from tuili.checks import (
     boolean,
     described,
@@ -26,8 +28,6 @@ from tuili.checks import (
 from tuili.generation.outputs import CompletionOutput, RequestOutput, TokenLogprob, Totals
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams
 from tuili.loading.files import shown
-from tuili.chat.rendering import WORDS, Rendering, rendering
-from tuili.chat.tool_calls import Call, Tools
 
 # Fields that mean what SamplingParams' field of this name means.
 _SAME = {

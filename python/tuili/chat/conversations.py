@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
+from tuili.chat.rendering import USUAL, Rendering, with_tools
+from tuili.checks import boolean, invalid
 from tuili.errors import CUTTING_HELPS, TemplateError, cutting_helps
 from tuili.generation import params as parameters
-from tuili.checks import boolean, invalid
 from tuili.generation.outputs import RequestOutput
 from tuili.generation.params import SamplingParams
-from tuili.loading.model import LoadedModel
 from tuili.generation.prompts import Messages
-from tuili.chat.rendering import USUAL, Rendering, with_tools
+from tuili.loading.model import LoadedModel
 from tuili.tokenization.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Conversations:
 
         raises  InvalidParameterError for a field that is unknown or not implemented; otherwise as `chat`
         """
-        from tuili.chat.template import completions
+        from tuili.chat import completions
 
         if (stream := fields.get("stream")) is not None and boolean("stream", stream):
             problem = "is for HTTP: in a process `stream(messages, …)` gives the pieces of an answer"
@@ -153,8 +153,8 @@ class Conversations:
 
     def render_chat(self, messages: Any, how: Rendering = USUAL) -> Prompt:
         """What the model's template makes of messages. raises  TemplateError, InvalidParameterError"""
-        from tuili.chat.template import template as chat
-        from tuili.chat.template import tool_calls
+        from tuili.chat import template as chat
+        from tuili.chat import tool_calls
 
         template = self.loaded.chat_template
         if template is None:

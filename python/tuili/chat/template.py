@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
-from tuili.errors import InvalidParameterError, ModelFormatError, TemplateError
 from tuili.checks import described, invalid, is_text, measured
+from tuili.errors import InvalidParameterError, ModelFormatError, TemplateError
 from tuili.loading.files import parse_json, shown
 from tuili.loading.tokenizer import LoadedTokenizer
 from tuili.tokenization.tokenizer import clean_text

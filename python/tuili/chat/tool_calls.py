@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuili.chat.template import validate_messages
-from tuili.errors import ModelFormatError
 from tuili.checks import boolean, described, invalid, is_text, measured, only_known
+from tuili.errors import ModelFormatError
 from tuili.generation.spelling import n_overlapping
 from tuili.generation.structure import JSON_STYLE, json_schema
 from tuili.loading.files import parse_json

@@ -19,11 +19,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tuili import __version__
-from tuili.cli.main import sampling as sampling_arguments
-from tuili.cli.main import standard_input
-from tuili.cli.main import tasks as task_commands
-from tuili.cli.main import words as word_commands
 from tuili.__main__ import EXIT_INTERRUPTED, importing, run
+from tuili.cli import sampling, serve, standard_input, tasks, words
 from tuili.cli.command import (
     MODEL_OPTIONS,
     add_cache_dir,
@@ -39,7 +36,6 @@ from tuili.cli.command import (
     wrong_usage,
 )
 from tuili.errors import CUTTING_HELPS, TuiliError
-from tuili.server import command as serve
 
 if TYPE_CHECKING:
     from tuili.generation.outputs import RequestOutput
@@ -162,8 +158,8 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--prompt", metavar="TEXT", help="words that stand before each text")
     embed.add_argument("--prompt-name", metavar="NAME", help="one of the model's own prompts instead")
     embed.add_argument("--dimensions", type=int, metavar="N", help="keep the first N numbers of each vector")
-    task_commands.add_commands(commands)
-    word_commands.add_arguments(
+    tasks.add_commands(commands)
+    words.add_arguments(
         add_command(commands, "similar", _similar, "print the words nearest to others, by their vectors")
     )
     serve.add_arguments(commands)
@@ -214,16 +210,16 @@ def _generation_commands(commands: Any) -> None:
     )
     chat.add_argument("--system", metavar="TEXT", help="the system message")
     chat.add_argument("--prefill", metavar="TEXT", help="the answer to MESSAGE begins with this, and goes on")
-    sampling_arguments.add_template_kwargs(chat)
+    sampling.add_template_kwargs(chat)
     for parser in (generate, chat):
-        sampling_arguments.add(parser.add_argument_group("generation"))
+        sampling.add(parser.add_argument_group("generation"))
 
 
 # --- text ---------------------------------------------------------------------------------------------------
 
 
 def _generate(options: argparse.Namespace) -> int:
-    if problem := sampling_arguments.contradiction(options):
+    if problem := sampling.contradiction(options):
         return wrong_usage(f"generate: {problem}")
     prompt = standard_input.read() if options.prompt == "-" else options.prompt
     with open_model(options) as llm:
@@ -231,7 +227,7 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _chat(options: argparse.Namespace) -> int:
-    if problem := sampling_arguments.contradiction(options):
+    if problem := sampling.contradiction(options):
         return wrong_usage(f"chat: {problem}")
     if options.message is None and (options.json or (options.n or 1) > 1 or options.prefill is not None):
         given = "--json" if options.json else "--n" if (options.n or 1) > 1 else "--prefill"
@@ -250,12 +246,12 @@ def _chat(options: argparse.Namespace) -> int:
             return _answer(llm, messages, options, begun or "", **how)
         hello = [*system, {"role": "user", "content": "hello"}]
         llm.encode_chat(hello, rendering(**how))  # who cannot chat says so at once
-        return _converse(llm, system, how | given_options(options, sampling_arguments.NAMES))
+        return _converse(llm, system, how | given_options(options, sampling.NAMES))
 
 
 def _answer(llm: LLM, prompt: Any, options: argparse.Namespace, begun: str = "", **how: Any) -> int:
     """begun: stands before what is printed, but in JSON"""
-    handle = llm.submit(prompt, **how, **given_options(options, sampling_arguments.NAMES))
+    handle = llm.submit(prompt, **how, **given_options(options, sampling.NAMES))
     if options.json or (options.n or 1) > 1:
         output = handle.result()
         if options.json:
@@ -356,7 +352,7 @@ def _embed(options: argparse.Namespace) -> int:
 
 
 def _similar(options: argparse.Namespace) -> int:
-    result = word_commands.run(options, bar("loading"))
+    result = words.run(options, bar("loading"))
     if options.json:
         print_json(result)
         return 0
@@ -427,13 +423,13 @@ def _cache(options: argparse.Namespace) -> int:
     if options.max_bytes < 0:
         return wrong_usage("cache: --max-bytes starts at 0, which leaves nothing")
     with importing():
-        from tuili.cli.main import cache as cache_commands
+        from tuili.cli import cache
 
-    result, code = cache_commands.run(options, bar("verifying"))
+    result, code = cache.run(options, bar("verifying"))
     if options.json:
         print_json(result)
     else:
-        print(cache_commands.table(result))
+        print(cache.table(result))
     return code
 
 

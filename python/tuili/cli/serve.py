@@ -10,7 +10,7 @@ from tuili.errors import InvalidParameterError
 
 
 def add_arguments(commands: Any) -> None:
-    """Add the command to the subparsers of `tuili.cli.main`."""
+    """Add the command to the subparsers of `tuili`."""
     text = "serve a model over HTTP, with OpenAI's interface"
     parser = add_command(commands, "serve", run, text, model=True, needs_model=False, prints_json=False)
     group = parser.add_argument_group("server")

@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tuili.cli.main import sampling as sampling_arguments
-from tuili.cli.main import standard_input
+from tuili.cli import sampling, standard_input
 from tuili.cli.command import add_command, open_model, print_json
 
 # What a namespace may hold for the pipeline, by its names.
-_OPTIONS = ("src_lang", "tgt_lang", "top_k", *sampling_arguments.OF_TASKS)
+_OPTIONS = ("src_lang", "tgt_lang", "top_k", *sampling.OF_TASKS)
 
 
 def add_commands(commands: Any) -> None:
-    """Add them to the subparsers of `tuili.cli.main`."""
+    """Add them to the subparsers of `tuili`."""
     translate = _command(commands, "translate", "translation", "translate texts")
     translate.add_argument("--src-lang", metavar="CODE", help="the texts' language, as the model writes it")
     translate.add_argument("--tgt-lang", metavar="CODE", help="the language to translate into")
@@ -22,7 +21,7 @@ def add_commands(commands: Any) -> None:
     classify = _command(commands, "classify", "text-classification", "print the labels of texts")
     classify.add_argument("--top-k", type=int, default=1, metavar="N", help="the N likeliest labels")
     for parser in (translate, summarize):
-        sampling_arguments.add_of_tasks(parser.add_argument_group("generation"))
+        sampling.add_of_tasks(parser.add_argument_group("generation"))
 
 
 def _command(commands: Any, name: str, task: str, text: str) -> argparse.ArgumentParser:

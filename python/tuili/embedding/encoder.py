@@ -11,10 +11,10 @@ from typing import Literal, cast, get_args
 import numpy as np
 
 from tuili import _core
+from tuili.embedding.rereading import Rereading
 from tuili.errors import CUTTING_HELPS, NumericError, PromptTooLongError
 from tuili.generation.token_ids import checked_ids
 from tuili.generation.turns import TurnWorker
-from tuili.embedding.rereading import Rereading
 
 Progress = Callable[[int, int], None]  # (done, in all)
 Pooling = Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean"]

@@ -8,9 +8,9 @@ from typing import Any, cast
 import numpy as np
 
 from tuili import _core
+from tuili.checks import described, invalid, one_of
 from tuili.embedding.encoder import POOLINGS, Pooling
 from tuili.errors import InvalidParameterError
-from tuili.checks import described, invalid, one_of
 from tuili.tasks.scores import best
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")

@@ -9,9 +9,6 @@ from typing import Any, overload
 import numpy as np
 
 from tuili import _core
-from tuili.embedding.options import options as embedding
-from tuili.embedding.encoder import Encoder, Pooling, Progress, checked_finite
-from tuili.errors import CUTTING_HELPS, ModelUnsupportedError
 from tuili.checks import (
     boolean,
     described,
@@ -21,6 +18,9 @@ from tuili.checks import (
     only_known,
     same,
 )
+from tuili.embedding import options as embedding
+from tuili.embedding.encoder import Encoder, Pooling, Progress, checked_finite
+from tuili.errors import CUTTING_HELPS, ModelUnsupportedError
 from tuili.loading.model import LoadedModel
 from tuili.tasks import classification
 from tuili.tasks.encoding import Room, encode, room

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict, cast
 
 from tuili import _core
-from tuili.errors import ModelLimitError
 from tuili.checks import integer, invalid, one_of
+from tuili.errors import ModelLimitError
 from tuili.generation.scheduler import Limits
 from tuili.loading.memory import available_memory
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuili import _core
+from tuili import _core, checks
 from tuili.errors import GrammarError, PromptTooLongError
-from tuili.generation import checks, processors, structure
+from tuili.generation import processors, structure
 from tuili.generation.beam import check_beams, search_for, share_beams
 from tuili.generation.core_params import (
     check_vocabulary,

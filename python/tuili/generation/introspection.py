@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tuili.checks import invalid
 from tuili.embedding.encoder import Encoder
 from tuili.errors import EngineOutOfMemoryError, ModelUnsupportedError
 from tuili.generation import params as parameters
-from tuili.checks import invalid
 from tuili.generation.engine import Engine
 from tuili.generation.params import SamplingParams
 from tuili.generation.token_ids import checked_ids

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from tuili.errors import CUTTING_HELPS, PromptTooLongError
-from tuili.generation import checks, processors, structure
+from tuili import checks
 from tuili.checks import (
     MAX_INT,
     MAX_TOKEN_IDS,
@@ -28,6 +27,8 @@ from tuili.checks import (
     texts,
     token_ids,
 )
+from tuili.errors import CUTTING_HELPS, PromptTooLongError
+from tuili.generation import processors, structure
 from tuili.generation.processors import Processor
 
 _T = TypeVar("_T")

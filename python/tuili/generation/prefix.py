@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuili import __version__, _core
-from tuili.generation.capacity import KvDtype
-from tuili.errors import InvalidParameterError, KVCacheExhaustedError, ModelFormatError, NumericError
 from tuili.checks import described, invalid
+from tuili.errors import InvalidParameterError, KVCacheExhaustedError, ModelFormatError, NumericError
+from tuili.generation.capacity import KvDtype
 from tuili.generation.core_params import salt_number
 from tuili.generation.engine import Engine
 from tuili.generation.params import SamplingParams, resolve

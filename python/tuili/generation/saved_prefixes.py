@@ -6,12 +6,12 @@ from typing import Any
 
 from tuili.errors import InvalidParameterError, cutting_helps
 from tuili.generation.engine import Engine
+from tuili.generation.introspection import check_room
 from tuili.generation.params import SamplingParams
 from tuili.generation.prefix import Prefixes
-from tuili.generation.token_ids import checked_ids
-from tuili.generation.introspection import check_room
-from tuili.loading.model import LoadedModel
 from tuili.generation.prompts import Messages, Prompt
+from tuili.generation.token_ids import checked_ids
+from tuili.loading.model import LoadedModel
 
 
 class SavedPrefixes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tuili.generation.capacity import Capacity
 from tuili.errors import ModelFormatError
+from tuili.generation.capacity import Capacity
 from tuili.generation.intake import SourceLimits
 from tuili.loading.languages import Languages
 from tuili.loading.model import LoadedModel

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from tuili.chat.completions import MODEL_NAME, given_name, is_model_name
-from tuili.errors import InvalidParameterError
 from tuili.checks import (
     Check,
     boolean,
@@ -28,6 +27,7 @@ from tuili.checks import (
     measured,
     only_known,
 )
+from tuili.errors import InvalidParameterError
 from tuili.llm import LLM
 from tuili.loading.files import StrPath, read_file
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tuili.chat.template import completions
+from tuili.chat import completions
+from tuili.chat.rendering import WORDS, Rendering, with_tools
 from tuili.checks import (
     boolean,
     described,
@@ -23,9 +24,8 @@ from tuili.checks import (
     unknown_name,
 )
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams
-from tuili.generation.request import Handle
 from tuili.generation.prompts import is_one
-from tuili.chat.rendering import WORDS, Rendering, with_tools
+from tuili.generation.request import Handle
 from tuili.server.fields import CUT, Fields, Served, required
 from tuili.server.formats import ChatFormat, Format, TextFormat
 from tuili.server.lengths import Lengths

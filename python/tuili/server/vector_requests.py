@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tuili.chat.template import completions
-from tuili.embedding.options import checked_texts
+from tuili.chat import completions
 from tuili.checks import (
     boolean,
     cut_length,
@@ -25,6 +24,7 @@ from tuili.checks import (
     one_of,
     only_known,
 )
+from tuili.embedding.options import checked_texts
 from tuili.server.fields import CUT, Fields, Served, required
 from tuili.tasks import classification
 from tuili.tasks.encoding import Room

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tuili.errors import InvalidParameterError
 from tuili.checks import boolean
+from tuili.errors import InvalidParameterError
 from tuili.loading.token_bytes import CLEAN_UP
 
 WORDS = ("return_text", "return_tensors", "clean_up_tokenization_spaces")

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tuili.errors import CUTTING_HELPS, ModelUnsupportedError, PromptTooLongError
 from tuili.checks import boolean, described, integer, invalid, only_known
+from tuili.errors import CUTTING_HELPS, ModelUnsupportedError, PromptTooLongError
 from tuili.loading.tokenizer import CutSide
 from tuili.loading.tokenizer_calls import call
 from tuili.tokenization.tokenizer import Tokenizer, clean_text, encoding_of

@@ -14,8 +14,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tuili.errors import InvalidParameterError, PromptTooLongError
 from tuili.checks import MAX_INT, described, integer, invalid, only_known
+from tuili.errors import InvalidParameterError, PromptTooLongError
 from tuili.tasks.head import cannot
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tuili.errors import CUTTING_HELPS, InvalidParameterError, PromptTooLongError
 from tuili.checks import boolean, described, integer, invalid
+from tuili.errors import CUTTING_HELPS, InvalidParameterError, PromptTooLongError
 from tuili.loading.tokenizer_calls import call
 from tuili.tasks.encoding import Encoded, checked_str, joined, room
 from tuili.tasks.pipeline import Pipeline

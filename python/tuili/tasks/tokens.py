@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from tuili.errors import CUTTING_HELPS, InvalidParameterError
 from tuili.checks import boolean, described, integer, invalid, one_of
+from tuili.errors import CUTTING_HELPS, InvalidParameterError
 from tuili.loading.tokenizer_calls import call
 from tuili.tasks.encoding import Encoded, checked_str, joined, too_long
 from tuili.tasks.pipeline import Pipeline, many, marked

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, overload
 
-from tuili.errors import InvalidParameterError
 from tuili.checks import integer
+from tuili.errors import InvalidParameterError
 from tuili.generation.params import MAX_SEQUENCES
 from tuili.tasks.answers import WORDS, as_ids
 from tuili.tasks.encoding import checked_str

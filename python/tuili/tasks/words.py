@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tuili.errors import InvalidParameterError
 from tuili.checks import described, integer, invalid
+from tuili.errors import InvalidParameterError
 from tuili.loading.files import shown
 from tuili.loading.tokenizer_calls import call
 from tuili.tasks.answers import clean

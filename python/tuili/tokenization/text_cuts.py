@@ -16,10 +16,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tuili.tokenization.least_tokens import BYTES, MAPPING, OF_SPACES, PLAIN, in_bytes, parts_of
 from tuili.loading.numbering import NumberedBackend
 from tuili.loading.pre_tokenizers import OUTER_SPACE
 from tuili.loading.tokenizer_calls import call
+from tuili.tokenization.least_tokens import BYTES, MAPPING, OF_SPACES, PLAIN, in_bytes, parts_of
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer

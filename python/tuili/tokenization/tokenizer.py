@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import numpy as np
 
 from tuili import _core
-from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
 from tuili.checks import boolean, described
+from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
 from tuili.generation.token_ids import plain_ids
 from tuili.generation.worker import call_apart
-from tuili.tokenization.least_tokens import LeastTokens
 from tuili.loading.tokenizer import LoadedTokenizer
 from tuili.loading.tokenizer_calls import call
+from tuili.tokenization.least_tokens import LeastTokens
 from tuili.tokenization.side_by_side import each, reads_beside_others
 from tuili.tokenization.text_cuts import Cuts
 
