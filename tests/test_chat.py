@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from datetime import datetime
@@ -369,6 +370,22 @@ def test_the_number_of_values_is_limited(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_tools_are_checked(tools: Any) -> None:
     with pytest.raises(InvalidParameterError, match="tools"):
         chat.render("x", [USER], tools=tools)
+
+
+def test_what_a_signals_handler_raises_is_no_failure_of_the_template() -> None:
+    def late(*_: object) -> None:
+        raise TimeoutError("the host's own")
+
+    template = "{% for i in range(1000) %}{% for j in range(90) %}{{ j|tojson }}{% endfor %}{% endfor %}"
+    chat.render("x", [USER])
+    before = signal.signal(signal.SIGALRM, late)
+    try:
+        with pytest.raises(TimeoutError, match="own"):
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            chat.render(template, [USER])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_nothing_heavy_is_imported_before_it_is_used() -> None:

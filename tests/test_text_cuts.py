@@ -171,7 +171,7 @@ def lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(len(text))
         return encoding_of(backend, text, **how)
 
-    for module in ("tokenization", "tasks.encoding"):
+    for module in ("tokenization.tokenizer", "tasks.encoding"):
         monkeypatch.setattr(f"tuili.{module}.encoding_of", encoding)
     return found
 

@@ -17,6 +17,7 @@ from tuili.checks import described, invalid, is_text, measured
 from tuili.errors import InvalidParameterError, ModelFormatError, TemplateError
 from tuili.loading.files import parse_json, shown
 from tuili.loading.tokenizer import LoadedTokenizer
+from tuili.signals import of_a_handler
 from tuili.tokenization.tokenizer import clean_text
 
 T = TypeVar("T")
@@ -208,22 +209,27 @@ def _render(
 
 
 def _guarded(work: Callable[[str], T], template: str) -> T:
-    """What `work` makes of a template. raises  TemplateError for whatever goes wrong"""
+    """What `work` makes of a template.
+
+    raises  TemplateError for whatever goes wrong; what a signal's handler raises meanwhile stays as it is
+    """
     from jinja2 import TemplateError as JinjaError
     from jinja2 import TemplateSyntaxError
     from jinja2.exceptions import SecurityError
 
     try:
         return work(template)
+    except (TemplateError, InvalidParameterError, KeyboardInterrupt):
+        raise
     except JinjaError as error:
         kind = "template_security" if isinstance(error, SecurityError) else "template_error"
         code = "template_syntax" if isinstance(error, TemplateSyntaxError) else kind
         raise TemplateError(f"chat template: {shown(str(error), 200)}", code=code) from None
-    except (TemplateError, InvalidParameterError, KeyboardInterrupt):
-        raise
     except RecursionError:
         raise TemplateError("chat template: nested too deeply", code="template_depth") from None
     except Exception as error:  # what an expression of the template raises: TypeError, ZeroDivisionError …
+        if of_a_handler(error):
+            raise
         problem = f"chat template: {type(error).__name__} while rendering"
         raise TemplateError(problem, code="template_error") from None
 

@@ -7,6 +7,7 @@ from typing import ParamSpec, TypeVar
 
 from tuili.errors import TokenizerError
 from tuili.loading.files import shown
+from tuili.signals import of_a_handler
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,9 +31,3 @@ def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         ) from None
     except BaseException:  # pyo3_runtime.PanicException
         raise TokenizerError("the tokenizers library failed on this input", code="library_panic") from None
-
-
-def of_a_handler(error: BaseException) -> bool:
-    """Whether a Python function raised what came out of a call of a library that has none: then it was called
-    by a signal."""
-    return error.__traceback__ is not None and error.__traceback__.tb_next is not None
