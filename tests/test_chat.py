@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from hostile.templates import CASES, MESSAGES, Case
 from patience import least, processor_s, slowness
+from tuili.chat import messages as checked
 from tuili.chat import template as chat
 from tuili.errors import InvalidParameterError, TemplateError
 from tuili.templating.environment import compile_template
@@ -341,7 +342,7 @@ def test_messages_are_put_into_the_form_of_templates() -> None:
         },
         {"role": "assistant", "content": "both", "tool_calls": [{"function": {"name": "f"}}]},
     )
-    first, second, third = chat.validate_messages(given)
+    first, second, third = checked.validate_messages(given)
     assert first == {"role": "user", "content": "a\nb\ufffd", "name": "N"}
     assert second["tool_calls"] == [{"id": "1", "function": {"name": "f", "arguments": {"x": [1]}}}]
     assert third["content"] == "both"
@@ -361,7 +362,7 @@ def test_variables_are_scalars(value: Any) -> None:
 
 
 def test_the_number_of_values_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "MAX_VALUES", 10)
+    monkeypatch.setattr(checked, "MAX_VALUES", 10)
     with pytest.raises(InvalidParameterError, match="more than 10 values"):
         chat.render("x", [USER | {"x": [1] * 5}, USER | {"x": [1] * 5}])
 

@@ -1,3 +1,3 @@
-"""Conversations: `template` makes a prompt of messages, `tool_calls` finds calls in answers, `completions`
-speaks OpenAI's words.
+"""Conversations: `messages` checks them, `template` makes a prompt of them, `tool_calls` finds calls
+in answers, `completions` speaks OpenAI's words.
 """

@@ -1,4 +1,4 @@
-"""From a conversation to a prompt: messages are checked, then a model's chat template renders them.
+"""From a conversation to a prompt: what a model's chat template makes of checked messages.
 
 Templates are jinja code from model files. They run in `tuili.templating`, which is imported on first use, and
 the result remembers which of its characters came from a user: special tokens spelled there stay ordinary
@@ -11,21 +11,18 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-from tuili.checks import described, invalid, is_text, measured
-from tuili.errors import InvalidParameterError, ModelFormatError, TemplateError
-from tuili.loading.files import parse_json, shown
+from tuili.chat.messages import Budget, bad, validate_messages, validate_tools
+from tuili.checks import described, invalid
+from tuili.errors import InvalidParameterError, TemplateError
+from tuili.loading.files import shown
 from tuili.loading.tokenizer import LoadedTokenizer
 from tuili.signals import of_a_handler
 from tuili.tokenization.tokenizer import clean_text
 
 T = TypeVar("T")
 
-ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-MAX_MESSAGES = 10_000
-MAX_DEPTH = 32
-MAX_VALUES = 1_000_000  # in all messages and tools together
 MAX_TEXT_CHARS = 4 << 20  # of any text that a template makes, in addition to the conversation's own length
 
 # Work: 10^5 ticks are about 20 ms. A long conversation has more to do.
@@ -83,12 +80,12 @@ def render(
                             with the code template_continue if the template does not show the last message
     """
     conversation = validate_messages(messages)
-    functions = None if tools is None else _validate_tools(tools)
+    functions = None if tools is None else validate_tools(tools)
     if variables:
         names = {**names, **_validate_variables(template, variables)}
     for name, value in names.items():
         if name in _RESERVED or not name.isidentifier() or name.startswith("_"):
-            _bad(shown(name), "not a variable that can be given")
+            bad(shown(name), "not a variable that can be given")
         if value is not None and not isinstance(value, (str, int, float)) and name not in (variables or ()):
             invalid(name, f"must be a scalar, not {described(value)}")
 
@@ -155,7 +152,7 @@ def _left_open(rendered: Callable[[list[dict[str, Any]]], Prompt], messages: lis
     """
     *before, last = messages
     if last.get("tool_calls"):
-        _bad(f"messages[{len(before)}].tool_calls", "are its end, with which no answer can go on")
+        bad(f"messages[{len(before)}].tool_calls", "are its end, with which no answer can go on")
     content = last["content"]
     mark, spaces = secrets.token_hex(16), content[len(content.rstrip()) :]
     # Most templates take spaces at the end of a text away, here the one behind the mark.
@@ -234,154 +231,18 @@ def _guarded(work: Callable[[str], T], template: str) -> T:
         raise TemplateError(problem, code="template_error") from None
 
 
-# ---- checks
-
-
-def _bad(where: str, problem: str) -> NoReturn:
-    raise InvalidParameterError(f"{where}: {problem}", param=where)
-
-
-def validate_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A copy of `messages` in the form that templates expect.
-
-    Each message has a role of ROLES and content: a string, or a list of {"type": "text", "text": …} parts,
-    which are joined by line breaks; an assistant's content may be missing if there are tool calls. Arguments
-    of tool calls that are JSON text become objects. Further keys are handed to the template as they are; all
-    text is cleaned of lone surrogates.
-
-    raises  InvalidParameterError naming messages[i].…
-    """
-    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
-        invalid("messages", f"must be a list of messages, not {described(messages)}")
-    if not 1 <= len(messages) <= MAX_MESSAGES:
-        _bad("messages", f"{len(messages)} messages; the limits are 1 and {MAX_MESSAGES}")
-    budget = _Budget()
-    return [_message(message, f"messages[{i}]", budget) for i, message in enumerate(messages)]
-
-
-@dataclass
-class _Budget:
-    n_values: int = 0
-
-    def plain(self, value: Any, where: str, depth: int = 0) -> Any:
-        """A copy of a JSON value, bounded in depth and number."""
-        self.n_values += 1
-        if depth > MAX_DEPTH:
-            _bad(where, f"nested more than {MAX_DEPTH} deep")
-        if self.n_values > MAX_VALUES:
-            _bad(where, f"more than {MAX_VALUES} values altogether")
-        if isinstance(value, str):
-            return clean_text(value)
-        if value is None or isinstance(value, (bool, int, float)):
-            return value
-        if isinstance(value, Mapping):
-            if not all(isinstance(key, str) for key in value):
-                _bad(where, "a key is not a string")
-            return {
-                clean_text(key): self.plain(item, f"{where}.{shown(key)}" if depth < 2 else where, depth + 1)
-                for key, item in value.items()
-            }
-        if isinstance(value, (list, tuple)):
-            return [
-                self.plain(item, f"{where}[{i}]" if depth < 2 else where, depth + 1)
-                for i, item in enumerate(value)
-            ]
-        _bad(where, f"{type(value).__name__} is not a JSON value")
-
-
-def _message(message: Any, where: str, budget: _Budget) -> dict[str, Any]:
-    if not isinstance(message, Mapping):
-        invalid(where, f"must be an object with role and content, not {described(message)}")
-    if not all(isinstance(key, str) for key in message):
-        _bad(where, "a key is not a string")
-    role = message.get("role")
-    if not isinstance(role, str) or role not in ROLES:
-        invalid(f"{where}.role", f"must be one of {', '.join(ROLES)}, not {shown(role)}")
-    checked = {
-        key: budget.plain(value, f"{where}.{shown(key)}")
-        for key, value in message.items()
-        if key not in ("content", "tool_calls")
-    }
-    calls = message.get("tool_calls")
-    if calls is not None:
-        checked["tool_calls"] = _tool_calls(calls, f"{where}.tool_calls", budget)
-    content = message.get("content")
-    if content is None and not (role == "assistant" and calls):
-        _bad(f"{where}.content", "missing")
-    if "content" in message or content is not None:
-        checked["content"] = None if content is None else _content(content, f"{where}.content")
-    return checked
-
-
-def _content(content: Any, where: str) -> str:
-    if isinstance(content, str):
-        return clean_text(content)
-    if not isinstance(content, (list, tuple)) or not content:
-        invalid(where, f"must be text or a list of parts, not {described(content)}")
-    texts = []
-    for i, part in enumerate(content):
-        if not isinstance(part, Mapping) or not is_text(part.get("type"), "text"):
-            _bad(f"{where}[{i}].type", 'only parts of type "text" are supported')
-        if not isinstance(part.get("text"), str):
-            invalid(f"{where}[{i}].text", f"must be a string, not {described(part.get('text'))}")
-        texts.append(clean_text(part["text"]))
-    return "\n".join(texts)
-
-
-def _tool_calls(calls: Any, where: str, budget: _Budget) -> list[dict[str, Any]]:
-    if not isinstance(calls, (list, tuple)) or not calls:
-        invalid(where, f"must be a list of one tool call or more, not {measured(calls)}")
-    checked = []
-    for i, call in enumerate(calls):
-        here = f"{where}[{i}]"
-        if not isinstance(call, Mapping) or not is_text(call.get("type", "function"), "function"):
-            found = "another" if isinstance(call, Mapping) else described(call)
-            invalid(here, f'must be an object of type "function", not {found}')
-        function = call.get("function")
-        name = function.get("name") if isinstance(function, Mapping) else None
-        if not isinstance(name, str) or not name:
-            found = "no name" if isinstance(function, Mapping) else described(function)
-            invalid(f"{here}.function", f"must be an object with name and arguments, not {found}")
-        plain = budget.plain(call, here)
-        arguments = plain["function"].get("arguments", {})
-        plain["function"]["arguments"] = _arguments(arguments, f"{here}.function.arguments")
-        checked.append(plain)
-    return checked
-
-
-def _arguments(arguments: Any, where: str) -> dict[str, Any]:
-    if isinstance(arguments, str):
-        try:
-            arguments = parse_json(arguments.encode(), where, MAX_DEPTH)
-        except ModelFormatError:
-            _bad(where, "not valid JSON")
-    if not isinstance(arguments, dict):
-        invalid(where, f"must be an object, not {described(arguments)}")
-    return arguments
-
-
-def _validate_tools(tools: Any) -> list[Any]:
-    if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Sequence):
-        invalid("tools", f"must be a list of JSON schemas, not {described(tools)}")
-    budget = _Budget()
-    for i, tool in enumerate(tools):
-        if not isinstance(tool, Mapping):
-            invalid(f"tools[{i}]", f"must be an object, not {described(tool)}")
-    return [budget.plain(tool, f"tools[{i}]") for i, tool in enumerate(tools)]
-
-
 def _validate_variables(template: str, variables: Mapping[str, Any]) -> dict[str, Any]:
     from tuili.templating import environment
 
     where = "chat_template_kwargs"
-    plain: dict[str, Any] = _Budget().plain(variables, where)
+    plain: dict[str, Any] = Budget().plain(variables, where)
     known = _guarded(environment.variables_of, template) - {*_RESERVED, *_TOKENS}
     for name in plain:
         if name in (*_RESERVED, *_TOKENS):
-            _bad(f"{where}.{name}", "not a variable that can be given")
+            bad(f"{where}.{name}", "not a variable that can be given")
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
-            _bad(f"{where}.{shown(name)}", f"not known to the model's chat template, which knows {listed}")
+            bad(f"{where}.{shown(name)}", f"not known to the model's chat template, which knows {listed}")
     return plain
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuili.chat.template import validate_messages
+from tuili.chat.messages import validate_messages
 from tuili.checks import boolean, described, invalid, is_text, measured, only_known
 from tuili.errors import ModelFormatError
 from tuili.generation.spelling import n_overlapping

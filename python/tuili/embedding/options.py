@@ -1,8 +1,8 @@
-"""Around vectors of texts: poolings, prompts, precision, similarity, ranking."""
+"""What `embed` may be asked for: poolings, prompts, precision, a width."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +11,6 @@ from tuili import _core
 from tuili.checks import described, invalid, one_of
 from tuili.embedding.encoder import POOLINGS, Pooling
 from tuili.errors import InvalidParameterError
-from tuili.tasks.scores import best
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
@@ -65,44 +64,6 @@ def checked_texts(texts: object, name: str = "texts") -> list[str]:
     return list(items)
 
 
-def checked_vectors(
-    vectors: np.ndarray, width: int, name: str, *, entry: str = "", n_dims: Collection[int] = (1, 2)
-) -> np.ndarray:
-    """Finite floats [width] or [n, width]; InvalidParameterError for anything else.
-
-    entry   of a list of this name, for the message
-    n_dims  those that are taken
-    """
-    if (
-        vectors.ndim not in n_dims
-        or vectors.shape[-1] != width
-        or not np.issubdtype(vectors.dtype, np.floating)
-    ):
-        shapes = " or ".join(f"[{width}]" if n == 1 else f"[n, {width}]" for n in n_dims)
-        given = f"{vectors.dtype} {list(vectors.shape)}"
-        raise InvalidParameterError(f"{name}{entry} must be a float array {shapes}, not {given}", param=name)
-    if not np.isfinite(vectors).all():
-        raise InvalidParameterError(f"{name}{entry} holds numbers that are not finite", param=name)
-    return vectors
-
-
-def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine of the angle between each row of a and each of b, float32 [n_a, n_b]; 0 where a vector is
-    zero.
-    """
-    similar: np.ndarray = _unit(a) @ _unit(b).T
-    return similar.astype(np.float32)
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    wide = x.astype(np.float64)
-    largest = np.abs(wide).max(axis=1, keepdims=True, initial=0.0)
-    wide = np.divide(wide, largest, out=np.zeros_like(wide), where=largest > 0)  # squares stay in range
-    length = np.linalg.norm(wide, axis=1, keepdims=True)
-    unit: np.ndarray = np.divide(wide, length, out=np.zeros_like(wide), where=length > 0)
-    return unit
-
-
 def shortened(vectors: np.ndarray, width: int, *, normalize: bool) -> np.ndarray:
     """The first `width` numbers of each, made of length 1 again with `normalize`."""
     short = np.ascontiguousarray(vectors[:, :width])
@@ -131,8 +92,3 @@ def prompt_of(known: Mapping[str, Any], name: object, own: object = None) -> str
         shown = ", ".join(prompts) or "none"
         raise InvalidParameterError(f"prompt_name: the model's prompts are: {shown}", param="prompt_name")
     return prompts[name]
-
-
-def ranking(scores: np.ndarray, documents: Sequence[str], top_k: int) -> list[dict[str, Any]]:
-    """The top_k documents by falling score, the earlier one first among equals."""
-    return [{"index": i, "score": float(scores[i]), "text": documents[i]} for i in best(scores, top_k)]

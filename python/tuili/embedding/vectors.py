@@ -18,8 +18,9 @@ from tuili.checks import (
     only_known,
     same,
 )
-from tuili.embedding import options as embedding
 from tuili.embedding.encoder import Encoder, Pooling, Progress, checked_finite
+from tuili.embedding.options import checked_texts, in_precision, poolings_of, prompt_of, shortened
+from tuili.embedding.similarity import checked_vectors, cosines, ranking
 from tuili.errors import CUTTING_HELPS, ModelUnsupportedError
 from tuili.loading.model import LoadedModel
 from tuili.tasks import classification
@@ -72,12 +73,12 @@ class Vectors:
                             normalize=True (models trained for it: "matryoshka"); None: as the files say
         prompt_name         which of the model's prompts stands before each text; None: its default, if any
         prompt              the words themselves, in place of one of the model's prompts
-        precision, ranges   "int8", "uint8", "binary", "ubinary": see embedding.in_precision
+        precision, ranges   "int8", "uint8", "binary", "ubinary": see options.in_precision
         progress            called with (texts, texts in all) after each batch
         raises              PromptTooLongError, InvalidParameterError, NumericError
         """
         encoder = self._encoder_engine()
-        poolings = embedding.poolings_of(self._embedding, pooling)
+        poolings = poolings_of(self._embedding, pooling)
         normalized = self._embedding["normalize"] if normalize is None else boolean("normalize", normalize)
         space = _space(truncation, max_length, encoder.max_len)
         function_or_none("progress", progress)
@@ -86,9 +87,9 @@ class Vectors:
             integer("truncate_dim", truncate_dim, 1, width)
         kept = truncate_dim or self._embedding.get("truncate_dim")
         none = np.empty((0, min(width, kept or width)), np.float32)
-        none = embedding.in_precision(none, precision, ranges)  # what is wrong is said before the work
+        none = in_precision(none, precision, ranges)  # what is wrong is said before the work
         before = self.prompt_before(prompt_name, prompt)
-        items = [self._cased(before + text) for text in embedding.checked_texts(texts)]
+        items = [self._cased(before + text) for text in checked_texts(texts)]
         if not items:
             return none
         ids = self.tokenizer.each(partial(self._encode_text, encoder, space), [(text,) for text in items])
@@ -103,8 +104,8 @@ class Vectors:
         if normalized and not last:
             vectors = _core.ops.l2_normalize(vectors)
         if kept is not None:
-            vectors = embedding.shortened(vectors, kept, normalize=bool(normalize))
-        vectors = embedding.in_precision(vectors, precision, ranges)
+            vectors = shortened(vectors, kept, normalize=bool(normalize))
+        vectors = in_precision(vectors, precision, ranges)
         return vectors[0] if isinstance(texts, str) else vectors
 
     def encode(
@@ -154,7 +155,7 @@ class Vectors:
         raises  InvalidParameterError also for vectors of another width or that are not finite, and as `embed`
         """
         rows = [self._vectors(side, name, truncation=truncation) for side, name in ((a, "a"), (b, "b"))]
-        matrix = embedding.cosines(*(np.atleast_2d(row) for row in rows))
+        matrix = cosines(*(np.atleast_2d(row) for row in rows))
         if rows[0].ndim == rows[1].ndim == 1:
             return float(matrix[0, 0])
         return matrix
@@ -178,22 +179,22 @@ class Vectors:
         """
         if not isinstance(query, str):
             invalid("query", f"must be a str, not {described(query)}")
-        items = embedding.checked_texts(documents, "documents")
+        items = checked_texts(documents, "documents")
         top_k = len(items) if top_k is None else integer("top_k", top_k, 1, 2**31 - 1)
         function_or_none("progress", progress)
         if self.loaded.head is not None and self.loaded.head.kind in ("sequence", "choices"):
             how, template = self._embedding, self.loaded.chat_template
-            prompt = embedding.prompt_of(how.get("pair_prompts", {}), prompt_name) or None
+            prompt = prompt_of(how.get("pair_prompts", {}), prompt_name) or None
             variables = how.get("pair_variables", {})
             reading = PairReading(prompt, how.get("pair_format"), template, variables)
             model = self.task_model("rank")
             space = _space(truncation, max_length, model.max_len)
             scores = classification.relevance(model, query, items, space, progress, reading)
-            return embedding.ranking(scores, items, top_k)
+            return ranking(scores, items, top_k)
         limits: dict[str, Any] = {"truncation": truncation, "max_length": max_length}
         wanted = self.embed([query], prompt_name=prompt_name, **limits)
         found = self.embed(items, progress=progress, **limits)
-        return embedding.ranking(embedding.cosines(wanted, found)[0], items, top_k)
+        return ranking(cosines(wanted, found)[0], items, top_k)
 
     @overload
     def classify(
@@ -238,8 +239,8 @@ class Vectors:
 
     def _vectors(self, side: Any, name: str, *, truncation: bool) -> np.ndarray:
         if isinstance(side, np.ndarray):
-            return embedding.checked_vectors(side, self.width(), name)
-        items = embedding.checked_texts(side, name)
+            return checked_vectors(side, self.width(), name)
+        items = checked_texts(side, name)
         vectors = self.embed(items, truncation=truncation)
         return vectors[0] if isinstance(side, str) else vectors
 
@@ -247,7 +248,7 @@ class Vectors:
         """What stands before each text, of these as `embed` takes them; ModelUnsupportedError if it makes no
         vectors."""
         self._encoder_engine()
-        return embedding.prompt_of(self._embedding, prompt_name, prompt)
+        return prompt_of(self._embedding, prompt_name, prompt)
 
     def width(self) -> int:
         """Numbers of a sentence vector."""
@@ -257,7 +258,7 @@ class Vectors:
     def whole_width(self) -> int:
         """The width before the model's files cut it; ModelUnsupportedError if the model makes no vectors."""
         self._encoder_engine()
-        return self._width_of(embedding.poolings_of(self._embedding, None))
+        return self._width_of(poolings_of(self._embedding, None))
 
     def _width_of(self, poolings: Sequence[Pooling]) -> int:
         """The width that these poolings and the model's further modules give; InvalidParameterError if a

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tuili import _core
 from tuili.checks import described, function_or_none, integer, invalid, one_of
-from tuili.embedding.options import checked_vectors
+from tuili.embedding.similarity import checked_vectors
 from tuili.errors import InvalidParameterError
 from tuili.loading import word_vector_files
 from tuili.loading.files import StrPath

@@ -68,8 +68,8 @@ class Words(Protocol):
 
 
 def guarded(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """`function(*args, **kwargs)` of the library, with every failure as a GrammarError; what a signal's handler
-    raises meanwhile stays as it is.
+    """`function(*args, **kwargs)` of the library, with every failure as a GrammarError. What a signal's
+    handler raises meanwhile stays as it is.
     """
     try:
         return function(*args, **kwargs)

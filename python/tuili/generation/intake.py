@@ -272,8 +272,7 @@ class Intake:
             deferred=bool(params.logits_processors),
             source=order.source,
         )
-        shares = (
-            what is None and n_prompt_logprobs < 0
-        )  # a cached prefix would not be computed, hence not collected
+        # A cached prefix would not be computed, hence not collected.
+        shares = what is None and n_prompt_logprobs < 0
         called = processors.with_arguments(params.logits_processors)
         return Row(request, index, sequence, None, shares=shares, collect=what, processors=called)

@@ -218,9 +218,8 @@ class SamplingParams:
     exponential_decay_length_penalty: tuple[int, float] | None = None
     # False. Beams are ranked by log-probabilities of what all these leave; without beams it changes nothing.
     renormalize_logits: bool | None = None
-    decoder_start_token_id: int | None = (
-        None  # that an encoder-decoder's answer begins after; the model's own
-    )
+    # The token that an encoder-decoder's answer begins after; the model's own.
+    decoder_start_token_id: int | None = None
     # A longer prompt is cut to its last so many tokens, of which the first is the token that begins texts if
     # the prompt's was; a source to its first, of which those that end it stay; -1: as `generate` cuts with
     # truncation=True.

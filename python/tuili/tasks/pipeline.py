@@ -12,7 +12,7 @@ import itertools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from tuili.checks import MAX_INT, described, integer, invalid, only_known
 from tuili.errors import InvalidParameterError, PromptTooLongError
@@ -252,6 +252,6 @@ def marked(results: Sequence[dict[str, Any]], *, truncated: bool) -> list[dict[s
     return [result | {"truncated": True} if truncated else result for result in results]
 
 
-def refuse(task: str, model: LLM) -> None:
+def refuse(task: str, model: LLM) -> NoReturn:
     """Raise the error that names what the model can do instead."""
     raise cannot(task, model.config["architecture"], model.config["tasks"])

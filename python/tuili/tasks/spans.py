@@ -129,9 +129,8 @@ class Task(Pipeline):
                 f"{length} leaves {n_left} tokens beside the question, no more than doc_stride {stride}",
             )
         words, places, cls_id = parts.word_ids, parts.offsets, loaded.cls_id
-        begins = dict(
-            zip(reversed(words), reversed(places), strict=True)
-        )  # that of a word's first token stays
+        # Of a word's several tokens the place that comes last into a dict stays.
+        begins = dict(zip(reversed(words), reversed(places), strict=True))
         ends = dict(zip(words, places, strict=True))
         if is_long:
             call(parts.truncate, n_left, stride, side)

@@ -36,7 +36,7 @@ class Task(Pipeline):
         head = self.tasks.head(TASK, "sequence")
         if head.entailment is None or len(head.labels) < 2:
             refuse(TASK, self.model)
-        self._entailment = head.entailment or 0
+        self._entailment = head.entailment
 
     def settings(self, chosen: dict[str, Any]) -> tuple[str, bool, Room]:
         """The template, multi_label, and the room."""
@@ -55,9 +55,8 @@ class Task(Pipeline):
         template, alone, space = self.settings(chosen := self.options(options))
         texts = [checked_str(text, "sequences") for text in many(sequences, "sequences")]
         labels = _labels(chosen["candidate_labels"])
-        hypotheses = [
-            template.replace("{}", label) for label in labels
-        ]  # str.format would look up attributes
+        # str.format would look up attributes.
+        hypotheses = [template.replace("{}", label) for label in labels]
         alone = alone or len(labels) == 1
         inputs = self.tasks.encode_each([(text, pair, space) for text in texts for pair in hypotheses])
         rows = np.concatenate(self.tasks.answers(inputs)) if inputs else np.empty((0, 2), np.float32)
