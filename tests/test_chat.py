@@ -237,7 +237,7 @@ def chat_tokenizer() -> Tokenizer:
     from tokenizers import AddedToken, decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as Backend
 
-    from tuili.loading.tokenizer import from_huggingface
+    from tuili.loading.tokenizers.tokenizer import from_huggingface
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Backend(models.BPE({letter: i for i, letter in enumerate(letters)}, []))

@@ -17,7 +17,7 @@ from encoder_models import CASES, write_folder
 from patience import least
 from pipeline_cases import CALLS, DOCUMENT, LONG, PAIR, QUESTION, QUESTIONS, TEXT, TEXTS
 from tuili.errors import InvalidParameterError
-from tuili.loading.tokenizer import from_huggingface
+from tuili.loading.tokenizers.tokenizer import from_huggingface
 from tuili.tasks.encoding import encode, joined
 from tuili.tokenization.tokenizer import Tokenizer as Words
 

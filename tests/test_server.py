@@ -27,7 +27,7 @@ from tiny_files import SIZES, write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
 from tiny_server import running
 from tuili.generation.outputs import Chunk, TokenLogprob
-from tuili.loading.tokenizer import from_huggingface
+from tuili.loading.tokenizers.tokenizer import from_huggingface
 from tuili.server.app import model_name
 from tuili.server.formats import TextFormat
 from tuili.server.settings import Settings

@@ -24,7 +24,7 @@ import pytest
 from patience import comes_true
 from tuili.cli.main import main
 from tuili.llm import LLM
-from tuili.loading.tokenizer import LazyBackends
+from tuili.loading.tokenizers.tokenizer import LazyBackends
 from tuili.tokenization.tokenizer import Tokenizer
 
 CANARY = "wombat-7f3a"

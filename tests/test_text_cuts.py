@@ -17,7 +17,7 @@ from tiny_files import SIZES, write_hf_folder
 from tiny_models import tiny_gemma3
 from tiny_tokenizers import of_document
 from tuili.errors import PromptTooLongError
-from tuili.loading.pre_tokenizers import GPT2
+from tuili.loading.tokenizers.pre_tokenizers import GPT2
 from tuili.tasks.encoding import Cut, Encoded, encode, shorten
 from tuili.tokenization import text_cuts
 from tuili.tokenization.text_cuts import Cuts

@@ -32,8 +32,8 @@ from tuili.errors import (
     TokenizerError,
 )
 from tuili.loading.gguf_metadata import Metadata
-from tuili.loading.pre_tokenizers import GGUF_PATTERNS
-from tuili.loading.tokenizer import from_gguf, from_huggingface
+from tuili.loading.tokenizers.pre_tokenizers import GGUF_PATTERNS
+from tuili.loading.tokenizers.tokenizer import from_gguf, from_huggingface
 from tuili.tokenization.tokenizer import (
     AT_ONCE_CHARS,
     MAX_SPACE_RUN,

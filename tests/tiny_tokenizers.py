@@ -13,7 +13,7 @@ from hostile.cases import ARRAY, BOOL, F32, I32, STRING, U32, gguf_file
 from tuili.loading import gguf
 from tuili.loading.files import open_regular
 from tuili.loading.gguf_metadata import Metadata
-from tuili.loading.tokenizer import from_gguf, from_huggingface
+from tuili.loading.tokenizers.tokenizer import from_gguf, from_huggingface
 from tuili.tokenization.tokenizer import Tokenizer
 
 

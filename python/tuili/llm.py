@@ -105,7 +105,8 @@ class LLM(Conversations, Vectors, Introspection, SavedPrefixes):
     max_model_len          most tokens of one text that are computed, and of a source; by default the model's
                            own limits, of encoders up to 8192. Beyond the original context of LongRoPE all
                            texts, short ones too, get its long factors; config["longrope"] says which
-    kv_cache_bytes         see capacity.py for the default; `config` says what was chosen and why
+    kv_cache_bytes         by default what max_num_seqs full texts need, but a quarter of the available
+                           memory at most, of cuda's nine tenths; `config` says what was chosen and why
     max_num_seqs           texts that are generated at once; up to max_queue more wait, with max_queued_tokens
                            in all
     prefill_chunk          most prompt tokens of one step, by default 512, on cuda 2,048; while others decode,

@@ -17,7 +17,7 @@ from tuili.chat.messages import Budget, bad, validate_messages, validate_tools
 from tuili.checks import described, invalid
 from tuili.errors import InvalidParameterError, TemplateError
 from tuili.loading.files import shown
-from tuili.loading.tokenizer import LoadedTokenizer
+from tuili.loading.tokenizers.tokenizer import LoadedTokenizer
 from tuili.signals import of_a_handler
 from tuili.tokenization.tokenizer import clean_text
 

@@ -8,8 +8,8 @@ from typing import Any
 from tuili.errors import ModelFormatError
 from tuili.generation.capacity import Capacity
 from tuili.generation.intake import SourceLimits
-from tuili.loading.languages import Languages
 from tuili.loading.model import LoadedModel
+from tuili.loading.tokenizers.languages import Languages
 
 ANSWER_LEN = 256  # tokens of an encoder-decoder's answer if neither a request nor the model's files say
 

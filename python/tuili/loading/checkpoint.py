@@ -39,7 +39,7 @@ FORMATS = {
     "q5_k": BlockFormat(256, 176, (0, 2)),
     "q6_k": BlockFormat(256, 210, (208,)),
 }
-
+FLOATS = ("f32", "f16", "bf16")
 
 # Those that are stored in files alone, and become others while they are read.
 FOREIGN_FORMATS = {

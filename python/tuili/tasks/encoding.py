@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tuili.checks import boolean, described, integer, invalid, only_known
 from tuili.errors import CUTTING_HELPS, ModelUnsupportedError, PromptTooLongError
-from tuili.loading.tokenizer import CutSide
-from tuili.loading.tokenizer_calls import call
+from tuili.loading.tokenizers.calls import call
+from tuili.loading.tokenizers.tokenizer import CutSide
 from tuili.tokenization.tokenizer import Tokenizer, clean_text, encoding_of
 
 if TYPE_CHECKING:

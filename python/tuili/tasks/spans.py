@@ -11,7 +11,7 @@ import numpy as np
 
 from tuili.checks import boolean, described, integer, invalid
 from tuili.errors import CUTTING_HELPS, InvalidParameterError, PromptTooLongError
-from tuili.loading.tokenizer_calls import call
+from tuili.loading.tokenizers.calls import call
 from tuili.tasks.encoding import Encoded, checked_str, joined, room
 from tuili.tasks.pipeline import Pipeline
 from tuili.tasks.scores import best, softmax

@@ -11,7 +11,7 @@ import numpy as np
 
 from tuili.checks import boolean, described, integer, invalid, one_of
 from tuili.errors import CUTTING_HELPS, InvalidParameterError
-from tuili.loading.tokenizer_calls import call
+from tuili.loading.tokenizers.calls import call
 from tuili.tasks.encoding import Encoded, checked_str, joined, too_long
 from tuili.tasks.pipeline import Pipeline, many, marked
 from tuili.tasks.scores import softmax

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuili.loading.numbering import NumberedBackend
-from tuili.loading.pre_tokenizers import OUTER_SPACE, SPACES
-from tuili.loading.token_bytes import BYTE_OF
-from tuili.loading.tokenizer_calls import call
-from tuili.loading.tokenizer_json import components
+from tuili.loading.tokenizers.calls import call
+from tuili.loading.tokenizers.numbering import NumberedBackend
+from tuili.loading.tokenizers.pre_tokenizers import OUTER_SPACE, SPACES
+from tuili.loading.tokenizers.token_bytes import BYTE_OF
+from tuili.loading.tokenizers.tokenizer_json import components
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer

@@ -16,9 +16,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tuili.loading.numbering import NumberedBackend
-from tuili.loading.pre_tokenizers import OUTER_SPACE
-from tuili.loading.tokenizer_calls import call
+from tuili.loading.tokenizers.calls import call
+from tuili.loading.tokenizers.numbering import NumberedBackend
+from tuili.loading.tokenizers.pre_tokenizers import OUTER_SPACE
 from tuili.tokenization.least_tokens import BYTES, MAPPING, OF_SPACES, PLAIN, in_bytes, parts_of
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from tuili.checks import boolean, described
 from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
 from tuili.generation.token_ids import plain_ids
 from tuili.generation.worker import call_apart
-from tuili.loading.tokenizer import LoadedTokenizer
-from tuili.loading.tokenizer_calls import call
+from tuili.loading.tokenizers.calls import call
+from tuili.loading.tokenizers.tokenizer import LoadedTokenizer
 from tuili.tokenization.least_tokens import LeastTokens
 from tuili.tokenization.side_by_side import each, reads_beside_others
 from tuili.tokenization.text_cuts import Cuts

@@ -18,7 +18,7 @@ import numpy as np
 
 from tuili.errors import ModelUnsupportedError, TokenizerError
 from tuili.loading.files import shown
-from tuili.loading.pre_tokenizers import KNOWN_PATTERNS
+from tuili.loading.tokenizers.pre_tokenizers import KNOWN_PATTERNS
 
 MAX_TOKENS = 1 << 22
 MAX_TOKEN_BYTES = 4096

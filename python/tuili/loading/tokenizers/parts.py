@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuili.errors import ModelUnsupportedError, TokenizerError
-from tuili.loading import sentencepiece_file
 from tuili.loading.files import parse_json, shown
-from tuili.loading.merges import merges_of_scores
-from tuili.loading.pre_tokenizers import OUTER_SPACE, SPACES
-from tuili.loading.sentencepiece_file import BPE, CONTROL, UNIGRAM, USER_DEFINED, SentencePieces
-from tuili.loading.tokenizer_json import check_tokens, wrong
+from tuili.loading.tokenizers import sentencepiece_file
+from tuili.loading.tokenizers.merges import merges_of_scores
+from tuili.loading.tokenizers.pre_tokenizers import OUTER_SPACE, SPACES
+from tuili.loading.tokenizers.sentencepiece_file import BPE, CONTROL, UNIGRAM, USER_DEFINED, SentencePieces
+from tuili.loading.tokenizers.tokenizer_json import check_tokens, wrong
 
 Json = dict[str, Any]
 Read = Callable[[str], bytes | None]  # a file of the folder, None if it is not there

@@ -13,8 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuili.loading.files import shown
-from tuili.loading.tokenizer_json import FLAGS, MAX_ADDED_TOKENS, bad, check_added_token, vocabulary, wrong
-from tuili.loading.tokenizer_parts import Json
+from tuili.loading.tokenizers.parts import Json
+from tuili.loading.tokenizers.tokenizer_json import (
+    FLAGS,
+    MAX_ADDED_TOKENS,
+    bad,
+    check_added_token,
+    vocabulary,
+    wrong,
+)
 
 logger = logging.getLogger("tuili")
 

@@ -11,14 +11,11 @@ from functools import partial
 from typing import Any
 
 from tuili.errors import ModelUnsupportedError
-from tuili.loading import translation_tokenizers as translation
-from tuili.loading.added_tokens import ROLES, flags_of, listed_tokens, more_specials, text_of
 from tuili.loading.files import parse_json, shown
-from tuili.loading.numbering import Numbering, numbering
-from tuili.loading.pre_tokenizers import QWEN2
-from tuili.loading.sentencepiece_file import CONTROL, USER_DEFINED
-from tuili.loading.tokenizer_json import bad, check_tokens, wrong
-from tuili.loading.tokenizer_parts import (
+from tuili.loading.tokenizers import translation
+from tuili.loading.tokenizers.added_tokens import ROLES, flags_of, listed_tokens, more_specials, text_of
+from tuili.loading.tokenizers.numbering import Numbering, numbering
+from tuili.loading.tokenizers.parts import (
     ENDS,
     Json,
     Parts,
@@ -33,8 +30,11 @@ from tuili.loading.tokenizer_parts import (
     unigram,
     vocabulary,
 )
-from tuili.loading.translation_tokenizers import FAIRSEQ
-from tuili.loading.word_pairs import blenderbot_small, ctrl
+from tuili.loading.tokenizers.pre_tokenizers import QWEN2
+from tuili.loading.tokenizers.sentencepiece_file import CONTROL, USER_DEFINED
+from tuili.loading.tokenizers.tokenizer_json import bad, check_tokens, wrong
+from tuili.loading.tokenizers.translation import FAIRSEQ
+from tuili.loading.tokenizers.word_pairs import blenderbot_small, ctrl
 
 JIEBA = "RoFormerTokenizer"
 # What the library takes off the ends of lines: Unicode's White_Space, which lacks four of Python's.

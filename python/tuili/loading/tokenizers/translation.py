@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuili.loading import language_codes
 from tuili.loading.files import shown
-from tuili.loading.sentencepiece_file import BPE, CONTROL, UNUSED, USER_DEFINED, SentencePieces
-from tuili.loading.tokenizer_json import wrong
-from tuili.loading.tokenizer_parts import (
+from tuili.loading.tokenizers import language_codes
+from tuili.loading.tokenizers.parts import (
     ENDS,
     Parts,
     Read,
@@ -19,6 +17,8 @@ from tuili.loading.tokenizer_parts import (
     unigram,
     vocabulary,
 )
+from tuili.loading.tokenizers.sentencepiece_file import BPE, CONTROL, UNUSED, USER_DEFINED, SentencePieces
+from tuili.loading.tokenizers.tokenizer_json import wrong
 
 FAIRSEQ = (("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0))
 

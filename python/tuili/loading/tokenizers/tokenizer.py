@@ -13,28 +13,28 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tuili.errors import ModelFormatError, TokenizerError
-from tuili.loading import tokenizer_json
-from tuili.loading.added_tokens import additions
 from tuili.loading.files import parse_json, shown
-from tuili.loading.languages import Languages, languages_of, template
-from tuili.loading.numbering import NumberedBackend, Numbering
-from tuili.loading.token_bytes import (
+from tuili.loading.tokenizers import tokenizer_json
+from tuili.loading.tokenizers.added_tokens import additions
+from tuili.loading.tokenizers.calls import call
+from tuili.loading.tokenizers.classes import settle
+from tuili.loading.tokenizers.documents import usual_roles
+from tuili.loading.tokenizers.languages import Languages, languages_of, template
+from tuili.loading.tokenizers.numbering import NumberedBackend, Numbering
+from tuili.loading.tokenizers.parts import naming_roles
+from tuili.loading.tokenizers.token_bytes import (
     WORD_PIECE_PREFIX,
     TokenBytes,
     byte_level_bytes,
     decoder_bytes,
     token_bytes_by,
 )
-from tuili.loading.tokenizer_calls import call
-from tuili.loading.tokenizer_classes import settle
-from tuili.loading.tokenizer_documents import usual_roles
-from tuili.loading.tokenizer_parts import naming_roles
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from tuili.loading.gguf_metadata import Metadata
-    from tuili.loading.gguf_vocab import SpecialIds
+    from tuili.loading.tokenizers.gguf_vocab import SpecialIds
 
 MAX_FILE_BYTES = 64 << 20  # of tokenizer.json
 _NO_LENGTH = 10**9  # tokenizer_config.json writes 10^30 for "no limit"
@@ -274,7 +274,7 @@ def numbered(backends: Backends, numbering: Numbering) -> Backends:
         NumberedBackend(inner, numbering, opens=inner is backends.backend)
         for inner in (backends.backend, backends.plain, backends.plain_inner)
     ]
-    return Backends(*cast("list[Tokenizer]", made))  # what tokenization.py reads of one
+    return Backends(*cast("list[Tokenizer]", made))  # what tokenization/ reads of one
 
 
 def from_gguf(metadata: Metadata, n_vocab: int | None = None) -> LoadedTokenizer:
@@ -283,11 +283,11 @@ def from_gguf(metadata: Metadata, n_vocab: int | None = None) -> LoadedTokenizer
     n_vocab  rows of the model's embedding table: the vocabulary must have as many tokens
     raises   TokenizerError, ModelUnsupportedError
     """
-    from tuili.loading import gguf_vocab
+    from tuili.loading.tokenizers import gguf_vocab, sentencepiece_file
 
     backend, vocab, ids = gguf_vocab.read_tokenizer(metadata, n_vocab)
-    special = vocab.of_type(gguf_vocab.UNKNOWN, gguf_vocab.CONTROL)
-    user_defined = vocab.of_type(gguf_vocab.USER_DEFINED)
+    special = vocab.of_type(sentencepiece_file.UNKNOWN, sentencepiece_file.CONTROL)
+    user_defined = vocab.of_type(sentencepiece_file.USER_DEFINED)
     _add_tokens(backend, user_defined, special)
     _add_beginning_and_end(backend, ids)
     word_piece = metadata.get_str("tokenizer.ggml.model") == "bert"

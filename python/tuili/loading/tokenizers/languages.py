@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tuili.errors import InvalidParameterError
 from tuili.loading.files import shown
-from tuili.loading.tokenizer_json import bad
+from tuili.loading.tokenizers.tokenizer_json import bad
 
 Where = Literal["before", "after", "text"]
 

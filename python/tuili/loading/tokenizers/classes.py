@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tuili.loading.tokenizer_parts import Parts
+from tuili.loading.tokenizers.parts import Parts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -16,20 +16,27 @@ import numpy as np
 
 from tuili.errors import ModelFormatError, ModelUnsupportedError, TokenizerError
 from tuili.loading.files import shown
-from tuili.loading.merges import merges_of_scores
-from tuili.loading.pre_tokenizers import BOS_BY_DEFAULT, GGUF_PATTERNS, GPT2, WHOLE_WORDS_FIRST
-from tuili.loading.sentencepiece_file import UNIGRAM, SentencePieces
-from tuili.loading.token_bytes import WORD_PIECE_PREFIX
-from tuili.loading.tokenizer_calls import call
-from tuili.loading.tokenizer_json import bad, check, check_merges, check_tokens, split_merge
-from tuili.loading.tokenizer_parts import Parts, unigram
+from tuili.loading.tokenizers.calls import call
+from tuili.loading.tokenizers.merges import merges_of_scores
+from tuili.loading.tokenizers.parts import Parts, unigram
+from tuili.loading.tokenizers.pre_tokenizers import BOS_BY_DEFAULT, GGUF_PATTERNS, GPT2, WHOLE_WORDS_FIRST
+from tuili.loading.tokenizers.sentencepiece_file import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNIGRAM,
+    UNKNOWN,
+    USER_DEFINED,
+    SentencePieces,
+)
+from tuili.loading.tokenizers.token_bytes import WORD_PIECE_PREFIX
+from tuili.loading.tokenizers.tokenizer_json import bad, check, check_merges, check_tokens, split_merge
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from tuili.loading.gguf_metadata import Metadata
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 _SPECIAL = (UNKNOWN, CONTROL)
 
 # Texts of control tokens that end a turn; a chat model stops at them whatever its eos_token_id says.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tuili.loading.pre_tokenizers import END_BEHIND_WORD, WORD_AND_END
-from tuili.loading.tokenizer_parts import Parts, Read, lines_of, needed, vocabulary
+from tuili.loading.tokenizers.parts import Parts, Read, lines_of, needed, vocabulary
+from tuili.loading.tokenizers.pre_tokenizers import END_BEHIND_WORD, WORD_AND_END
 
 _CONTINUES, _ENDS = "@@", "</w>"
 

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuili.errors import TuiliError
-from tuili.loading.languages import Languages
-from tuili.loading.numbering import NumberedBackend, Numbering
-from tuili.loading.token_bytes import token_bytes_by
-from tuili.loading.tokenizer import Backends, LazyBackends, LoadedTokenizer, backends_of, numbered
-from tuili.loading.tokenizer_calls import call
+from tuili.loading.tokenizers.calls import call
+from tuili.loading.tokenizers.languages import Languages
+from tuili.loading.tokenizers.numbering import NumberedBackend, Numbering
+from tuili.loading.tokenizers.token_bytes import token_bytes_by
+from tuili.loading.tokenizers.tokenizer import Backends, LazyBackends, LoadedTokenizer, backends_of, numbered
 
 logger = logging.getLogger("tuili")
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuili.loading.composing import Composed, Composer
-from tuili.loading.tokenizer_json import MAX_TOKENS, bad, components, wrong
+from tuili.loading.tokenizers.composing import Composed, Composer
+from tuili.loading.tokenizers.tokenizer_json import MAX_TOKENS, bad, components, wrong
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -107,7 +107,7 @@ def _composer(inner: Tokenizer) -> Composer | None:
 
 
 class NumberedEncoding:
-    """What tokenization.py reads of an encoding, with the model's ids."""
+    """What tokenization/ reads of an encoding, with the model's ids."""
 
     def __init__(
         self,

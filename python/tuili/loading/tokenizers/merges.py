@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuili.errors import TokenizerError
+from tuili.loading.tokenizers.sentencepiece_file import NORMAL, UNUSED
 
-_NORMAL, _UNUSED = 1, 5
 _MAX_CUT_CHARS = 1 << 28  # of the parts of all cuts that are tried; Gemma's 255,474 tokens need 10 million
 
 
@@ -23,7 +23,7 @@ def merges_of_scores(pieces: Sequence[tuple[str, float, int]]) -> list[tuple[str
 
     raises  TokenizerError (tokenizer_limit) for tokens so long that their cuts would take minutes
     """
-    normal = {text for text, _, kind in pieces if kind in (_NORMAL, _UNUSED)}
+    normal = {text for text, _, kind in pieces if kind in (NORMAL, UNUSED)}
     n_chars = sum(len(token) ** 2 for token in normal)
     if n_chars > _MAX_CUT_CHARS:
         raise TokenizerError(

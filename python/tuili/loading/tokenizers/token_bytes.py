@@ -12,7 +12,7 @@ from typing import Any
 
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.files import shown
-from tuili.loading.tokenizer_json import components
+from tuili.loading.tokenizers.tokenizer_json import components
 
 # (the token as it stands in the vocabulary, is it the first of the text?) -> its bytes
 TokenBytes = Callable[[str, bool], bytes]
