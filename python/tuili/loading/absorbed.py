@@ -14,8 +14,8 @@ from typing import Any, cast
 import numpy as np
 
 from tuili._core import PackedWeight, ops
-from tuili.loading.checkpoint import FLOATS, Checkpoint, Derived, TensorInfo
-from tuili.loading.weights import Bytes, to_float32
+from tuili.loading.checkpoint import FLOATS, Bytes, Checkpoint, Derived, TensorInfo
+from tuili.loading.weights import to_float32
 
 
 @dataclass(frozen=True)

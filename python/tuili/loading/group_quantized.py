@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuili.errors import ModelFormatError
-from tuili.loading.blocks import Bytes, encode_q4_0, encode_q5_0, encode_q8_0
-from tuili.loading.checkpoint import FLOATS, FORMATS, Checkpoint, TensorInfo
+from tuili.loading.blocks import encode_q4_0, encode_q5_0, encode_q8_0
+from tuili.loading.checkpoint import FLOATS, FORMATS, Bytes, Checkpoint, TensorInfo
 from tuili.loading.config import MAX_INNER
 from tuili.loading.files import shown
 from tuili.loading.weights import to_float32

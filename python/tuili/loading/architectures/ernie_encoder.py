@@ -11,7 +11,7 @@ from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading.architectures import bert
 from tuili.loading.architectures.bert import SECOND_NAMES as SECOND_NAMES
 from tuili.loading.architectures.bert import spec as spec
-from tuili.loading.checkpoint import FLOATS, Checkpoint, TensorInfo
+from tuili.loading.checkpoint import FLOATS, Bytes, Checkpoint, TensorInfo
 from tuili.loading.config import MAX_MODEL, Config
 from tuili.loading.weights import to_float32
 
@@ -34,7 +34,7 @@ class _Typed:
 
     sources: tuple[TensorInfo, TensorInfo]
 
-    def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> NDArray[np.uint8]:
+    def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> Bytes:
         types, tasks = (
             to_float32(checkpoint.read_stored(one, 0, one.n_bytes), one.format).reshape(one.shape)
             for one in self.sources

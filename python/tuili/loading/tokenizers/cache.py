@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuili.errors import TuiliError
+from tuili.loading.checkpoint import Bytes
 from tuili.loading.tokenizers.calls import call
 from tuili.loading.tokenizers.languages import Languages
 from tuili.loading.tokenizers.numbering import NumberedBackend, Numbering
@@ -24,7 +24,6 @@ from tuili.loading.tokenizers.tokenizer import Backends, LazyBackends, LoadedTok
 
 logger = logging.getLogger("tuili")
 
-Bytes = NDArray[np.uint8]
 
 SECTIONS = ("tokenizer.json", "token_ends", "token_texts")
 _IDS = ("bos_id", "eos_ids", "pad_id", "unk_id", "cls_id", "mask_id")
