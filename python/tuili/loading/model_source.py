@@ -151,7 +151,7 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> ModelSource:
     ranking = cross_encoder(root, inside=inside)
     if ranking is not None:
         if ranking.activation is not None:  # else config.json may have one, too
-            config.values = {**config.values, "sentence_transformers": {"activation_fn": ranking.activation}}
+            config.update(sentence_transformers={"activation_fn": ranking.activation})
         config = word_scores.as_classifier(config) if ranking.words else config
     elif os.path.lexists(os.path.join(root, "modules.json")):
         config = as_embedder(config)

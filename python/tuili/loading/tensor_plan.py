@@ -166,9 +166,10 @@ def _names(source: ModelSource) -> tuple[Names, Sequence[str], str]:
     module = source.module
     if source.kind == "gguf":
         own = getattr(module, "gguf_tensor_names", None)
-        return own(source.config) if own else module.GGUF_TENSOR_NAMES, module.GGUF_IGNORED_TENSORS, ""
+        extras = getattr(module, "GGUF_IGNORED_TENSORS", ())
+        return own(source.config) if own else module.GGUF_TENSOR_NAMES, extras, ""
     names = module.tensor_names(source.config) if hasattr(module, "tensor_names") else module.TENSOR_NAMES
-    return names, module.IGNORED_TENSORS, getattr(module, "BASE_PREFIX", "model.")
+    return names, getattr(module, "IGNORED_TENSORS", ()), getattr(module, "BASE_PREFIX", "model.")
 
 
 def _match_names(

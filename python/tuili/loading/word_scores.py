@@ -49,7 +49,7 @@ def as_classifier(config: Config) -> Config:
             )
         own: dict[str, Any] = {"architectures": [stem + _CLASSIFIER]}
         own |= {"num_labels": 1, "id2label": None, "pad_token_id": None}
-        config.values = {**config.values, **own}
+        config.update(**own)
     return config
 
 

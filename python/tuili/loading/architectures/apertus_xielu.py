@@ -26,7 +26,7 @@ def derive(checkpoint: Checkpoint, config: Config) -> None:
         for i in layers:
             _check_eps(checkpoint, i)
         found = [[_number(checkpoint, i, part) for part in PARTS] for i in layers]
-        config.values = {**config.values, "xielu": found}
+        config.update(xielu=found)
 
 
 def _check_eps(checkpoint: Checkpoint, layer: int) -> None:

@@ -30,7 +30,6 @@ TENSOR_NAMES = without(LLAMA_NAMES, "q_proj", "k_proj", "v_proj") | {
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
-GGUF_IGNORED_TENSORS = ()
 
 _LARGE = 40  # layers of the model with linear biases
 _SECOND = 125_696  # words of Baichuan 2, whose head is normed row by row
@@ -65,5 +64,5 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     config = decoder_config(metadata, checkpoint)
     if config.values["num_hidden_layers"] == _LARGE:
         length = config.values["max_position_embeddings"]
-        config.values = {**config.values, "max_position_embeddings": None, "model_max_length": length}
+        config.update(max_position_embeddings=None, model_max_length=length)
     return config

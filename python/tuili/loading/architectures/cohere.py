@@ -36,10 +36,8 @@ TENSOR_NAMES = (
         "model.layers.{i}.self_attn.k_norm.weight": Parts(("layers.{i}.key_norms.{e}",), stacked=True),
     }
 )
-IGNORED_TENSORS = ()
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_QK_NORMS_OF_HEADS
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -62,8 +60,7 @@ def spec(config: Config) -> ModelSpec:
             qk_norm="layer" if not second and config.flag("use_qk_norm", False) else "none",
             rope=-1 if second and (kind == GLOBAL or not length) else 0,
             sliding_window=length if kind == LOCAL else 0,
-            qkv_bias=bias,
-            output_bias=bias,
+            attention_bias=bias,
         )
         for kind in kinds
     ]

@@ -53,8 +53,7 @@ def spec(config: Config) -> ModelSpec:
         size,
         activation=activation(config),
         causal=False,
-        qkv_bias=bias,
-        output_bias=bias,
+        attention_bias=bias,
         mlp_bias=mlp_bias,
     )
     heads: dict[str, dict[str, Any]] = {

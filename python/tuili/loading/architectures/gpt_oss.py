@@ -18,7 +18,6 @@ from tuili.loading.architectures import (
     window,
     without,
 )
-from tuili.loading.architectures.gpt_oss_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
 from tuili.loading.architectures.gpt_oss_gguf import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
 from tuili.loading.architectures.gpt_oss_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.config import Config
@@ -41,7 +40,6 @@ TENSOR_NAMES = (
         f"{_MLP}.experts.down_proj_bias": Parts((f"{_OURS}down.bias",), stacked=True),
     }
 )
-IGNORED_TENSORS = ()
 
 QUICK = 1.702  # the factor in a quick GELU's exponent
 
@@ -60,7 +58,7 @@ def spec(config: Config) -> ModelSpec:
     settings = {"head_dim": config.values.get("head_dim") or 64}
     if "rope_parameters" not in config and "rope_scaling" not in config:
         settings["rope_parameters"] = _YARN
-    config.values = {**config.values, **settings}
+    config.update(**settings)
     size = sizes(config)
     rotation, limit = rope(config, size, theta=150_000.0)
     n = n_experts(config, "num_local_experts", "num_experts", usual=128)
@@ -82,8 +80,7 @@ def spec(config: Config) -> ModelSpec:
             activation="quick_gelu",
             sinks=True,
             sliding_window=length if kind == LOCAL else 0,
-            qkv_bias=bias,
-            output_bias=bias,
+            attention_bias=bias,
             mlp_bias=True,
             moe=moe,
         )

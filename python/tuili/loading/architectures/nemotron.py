@@ -36,8 +36,7 @@ def spec(config: Config) -> ModelSpec:
         size,
         activation=activation(config, usual="relu2"),
         gated=False,
-        qkv_bias=bias,
-        output_bias=bias,
+        attention_bias=bias,
         mlp_bias=config.flag("mlp_bias", False),
     )
     layers = [layer] * size.n_layers
