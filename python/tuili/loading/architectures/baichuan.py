@@ -25,7 +25,7 @@ from tuili.loading.position_bias import alibi
 TENSOR_NAMES = without(LLAMA_NAMES, "q_proj", "k_proj", "v_proj") | {
     "model.layers.{i}.self_attn.W_pack.weight": Parts(
         ("layers.{i}.query", "layers.{i}.key", "layers.{i}.value")
-    ),
+    )
 }
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
@@ -49,10 +49,7 @@ def spec(config: Config) -> ModelSpec:
         rotation, limit = rope(config, size)
         ropes = [rotation]
     layer = layer_of(
-        size,
-        activation=activation(config),
-        rope=-1 if linear else 0,
-        position_bias=0 if linear else -1,
+        size, activation=activation(config), rope=-1 if linear else 0, position_bias=0 if linear else -1
     )
     biases = [alibi(size.n_heads, limit)] if linear else []
     layers = [layer] * size.n_layers

@@ -43,13 +43,7 @@ def spec(config: Config) -> ModelSpec:
     unfused(config, {})
     expect_only(config, "add_cross_attention", False)
     size = sizes(config)
-    layer = layer_of(
-        size,
-        activation=activation(config, usual="gelu"),
-        gated=False,
-        rope=-1,
-        biases=True,
-    )
+    layer = layer_of(size, activation=activation(config, usual="gelu"), gated=False, rope=-1, biases=True)
     return decoder(
         config,
         size,

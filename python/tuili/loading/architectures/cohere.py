@@ -51,7 +51,6 @@ def spec(config: Config) -> ModelSpec:
         usual = [LOCAL if (i + 1) % pattern else GLOBAL for i in range(size.n_layers)]
         kinds = layer_types(config, size.n_layers, usual)
     length = window(config, 4096) if LOCAL in kinds else 0
-    bias = config.flag("attention_bias", False)
     layers = [
         layer_of(
             size,
@@ -60,7 +59,7 @@ def spec(config: Config) -> ModelSpec:
             qk_norm="layer" if not second and config.flag("use_qk_norm", False) else "none",
             rope=-1 if second and (kind == GLOBAL or not length) else 0,
             sliding_window=length if kind == LOCAL else 0,
-            attention_bias=bias,
+            attention_bias=config.flag("attention_bias", False),
         )
         for kind in kinds
     ]

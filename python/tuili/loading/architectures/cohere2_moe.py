@@ -45,7 +45,6 @@ def spec(config: Config) -> ModelSpec:
     usual = [LOCAL if place % every else GLOBAL for place, every in places]
     kinds = layer_types(config, size.n_layers, usual)
     length = window(config, 4096) if LOCAL in kinds else 0
-    bias = config.flag("attention_bias", False)
     layers = [
         layer_of(
             size,
@@ -53,7 +52,7 @@ def spec(config: Config) -> ModelSpec:
             norm_placement="parallel",
             rope=0 if (kind == LOCAL and length) or (moe is None and early == 1) else -1,
             sliding_window=length if kind == LOCAL else 0,
-            attention_bias=bias,
+            attention_bias=config.flag("attention_bias", False),
             d_ff=config.integer("prefix_dense_intermediate_size", 1, MAX_INNER, size.d_ff),
             moe=moe,
         )

@@ -50,13 +50,7 @@ def spec(config: Config) -> ModelSpec:
     _shape(config)
     size = sizes(unfused(config, _SETTINGS))
     expect_only(config, "layer_norm_epsilon", 1e-6)  # of the last norm: the layers have it in any case
-    layer = layer_of(
-        size,
-        activation="relu",
-        gated=False,
-        rope=-1,
-        biases=True,
-    )
+    layer = layer_of(size, activation="relu", gated=False, rope=-1, biases=True)
     return decoder(
         config,
         size,

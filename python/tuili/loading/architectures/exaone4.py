@@ -56,7 +56,5 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     pattern = "exaone4.attention.sliding_window_pattern"
     if "sliding_window" in config and pattern in metadata.values():
         local = metadata.get_bool_array(pattern, config.integer("num_hidden_layers", 1, MAX_LAYERS))
-        config.update(
-            layer_types=[LOCAL if windowed else GLOBAL for windowed in local],
-        )
+        config.update(layer_types=[LOCAL if windowed else GLOBAL for windowed in local])
     return take_divisors(config, checkpoint)

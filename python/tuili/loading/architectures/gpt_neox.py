@@ -52,24 +52,16 @@ def spec(config: Config) -> ModelSpec:
     names = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
     size = sizes(unfused(config, names))
     rotation, limit = rope(config, size, partial=0.25, rounds_up=True)
-    bias = config.flag("attention_bias", True)
     layer = layer_of(
         size,
         activation=activation(config, usual="gelu"),
         gated=False,
         norm_placement="parallel_two" if config.flag("use_parallel_residual", True) else "pre",
-        attention_bias=bias,
+        attention_bias=config.flag("attention_bias", True),
         mlp_bias=True,
     )
     layers = [layer] * size.n_layers
-    return decoder(
-        config,
-        size,
-        layers,
-        [rotation],
-        layer_norm_eps="layer_norm_eps",
-        max_positions=limit,
-    )
+    return decoder(config, size, layers, [rotation], layer_norm_eps="layer_norm_eps", max_positions=limit)
 
 
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:

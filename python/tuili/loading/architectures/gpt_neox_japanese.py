@@ -26,19 +26,10 @@ def spec(config: Config) -> ModelSpec:
     rotation, limit = rope(config, size, partial=1.0)
     layers = [
         layer_of(
-            size,
-            activation=activation(config, usual="gelu"),
-            gated=False,
-            output_bias=i == size.n_layers - 1,
+            size, activation=activation(config, usual="gelu"), gated=False, output_bias=i == size.n_layers - 1
         )
         for i in range(size.n_layers)
     ]
     return decoder(
-        config,
-        size,
-        layers,
-        [rotation],
-        layer_norm_eps="layer_norm_eps",
-        tied=True,
-        max_positions=limit,
+        config, size, layers, [rotation], layer_norm_eps="layer_norm_eps", tied=True, max_positions=limit
     )

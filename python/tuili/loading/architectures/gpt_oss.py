@@ -71,7 +71,6 @@ def spec(config: Config) -> ModelSpec:
         clamp=config.positive("swiglu_limit", 7.0),
         steepness=config.positive("swiglu_alpha", QUICK) / QUICK,
     )
-    bias = config.flag("attention_bias", True)
     length = window(config, 128)
     usual = [LOCAL if (i + 1) % 2 else GLOBAL for i in range(size.n_layers)]
     layers = [
@@ -80,7 +79,7 @@ def spec(config: Config) -> ModelSpec:
             activation="quick_gelu",
             sinks=True,
             sliding_window=length if kind == LOCAL else 0,
-            attention_bias=bias,
+            attention_bias=config.flag("attention_bias", True),
             mlp_bias=True,
             moe=moe,
         )

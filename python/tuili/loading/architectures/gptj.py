@@ -37,11 +37,4 @@ def spec(config: Config) -> ModelSpec:
         mlp_bias=True,
     )
     layers = [layer] * size.n_layers
-    return decoder(
-        config,
-        size,
-        layers,
-        [rotation],
-        layer_norm_eps="layer_norm_epsilon",
-        head_bias=True,
-    )
+    return decoder(config, size, layers, [rotation], layer_norm_eps="layer_norm_epsilon", head_bias=True)

@@ -51,13 +51,12 @@ def spec(config: Config) -> ModelSpec:
         selection_bias=True,
         d_ff_shared=d_ff * config.integer("num_shared_experts", 1, 1024, 1),
     )
-    bias = config.flag("attention_bias", False)
     layers = [
         layer_of(
             size,
             activation=activation(config),
             qk_norm="heads",
-            attention_bias=bias,
+            attention_bias=config.flag("attention_bias", False),
             moe=moe,
         )
         for moe in by_types(config, moe, [None] + [moe] * (size.n_layers - 1))

@@ -31,8 +31,7 @@ def spec(config: Config) -> ModelSpec:
     """InternLM2ForCausalLM. transformers has no code of its own for it."""
     size = sizes(config)
     rotation, limit = rope(config, size)
-    bias = config.flag("bias", True)
-    layer = layer_of(size, activation=activation(config), attention_bias=bias)
+    layer = layer_of(size, activation=activation(config), attention_bias=config.flag("bias", True))
     return decoder(config, size, [layer] * size.n_layers, [rotation], max_positions=limit)
 
 

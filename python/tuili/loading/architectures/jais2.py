@@ -18,12 +18,11 @@ def spec(config: Config) -> ModelSpec:
     """Jais2ForCausalLM."""
     size = rotary_sizes(config)
     rotation, limit = rope(config, size)
-    bias = config.flag("attention_bias", True)
     layer = layer_of(
         size,
         activation=activation(config, usual="relu2"),
         gated=False,
-        attention_bias=bias,
+        attention_bias=config.flag("attention_bias", True),
         mlp_bias=config.flag("mlp_bias", True),
     )
     layers = [layer] * size.n_layers

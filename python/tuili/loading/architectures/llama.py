@@ -32,11 +32,10 @@ def spec(config: Config, theta: float = 10_000.0) -> ModelSpec:
     """LlamaForCausalLM (config.json of transformers ≥ 4.31); `theta` if the file does not say."""
     size = rotary_sizes(config)
     rotation, limit = rope(config, size, theta=theta)
-    bias = config.flag("attention_bias", False)
     layer = layer_of(
         size,
         activation=activation(config),
-        attention_bias=bias,
+        attention_bias=config.flag("attention_bias", False),
         mlp_bias=config.flag("mlp_bias", False),
     )
     rotations = [divided(rotation, config)]

@@ -28,12 +28,11 @@ def spec(config: Config) -> ModelSpec:
     """OlmoForCausalLM."""
     size = sizes(config)
     rotation, limit = rope(config, size)
-    bias = config.flag("attention_bias", False)
     layer = layer_of(
         size,
         activation=activation(config),
         qkv_clip=config.positive("clip_qkv", 0.0),
-        attention_bias=bias,
+        attention_bias=config.flag("attention_bias", False),
     )
     return decoder(
         config, size, [layer] * size.n_layers, [rotation], norm="layer", norm_eps=1e-5, max_positions=limit

@@ -44,10 +44,7 @@ TENSOR_NAMES = (
     | without(ATTENTION_BIASES, "o_proj")
     | head_norms("query")
     | head_norms("key")
-    | {
-        "model.layers.{i}.input_layernorm.bias": "layers.{i}.attention_norm.bias",
-        "lm_head.bias": "head.bias",
-    }
+    | {"model.layers.{i}.input_layernorm.bias": "layers.{i}.attention_norm.bias", "lm_head.bias": "head.bias"}
     | with_biases(in_layers("model.layers", _LAYER))
     | with_biases([("model.final_layernorm", "final_norm")])
 )
@@ -70,13 +67,7 @@ def spec(config: Config) -> ModelSpec:
     )
     layers = [layer] * size.n_layers
     return decoder(
-        config,
-        size,
-        layers,
-        [rotation],
-        layer_norm_eps="layer_norm_eps",
-        max_positions=limit,
-        head_bias=True,
+        config, size, layers, [rotation], layer_norm_eps="layer_norm_eps", max_positions=limit, head_bias=True
     )
 
 

@@ -47,12 +47,11 @@ def spec(config: Config) -> ModelSpec:
     near = 2 * config.number("router_jitter_noise", 0.0, 1e6, 0.01)
     moe = MoeSpec(n_experts=n, n_used=2, d_ff=size.d_ff, scoring="near_best", near=near)
     rotation, limit = _rotation(config)
-    bias = config.flag("attention_bias", False)
     layer = layer_of(
         size,
         activation=activation(config),
         sliding_window=window(config),
-        attention_bias=bias,
+        attention_bias=config.flag("attention_bias", False),
         moe=moe,
     )
     return decoder(

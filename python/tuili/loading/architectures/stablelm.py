@@ -52,14 +52,7 @@ def spec(config: Config) -> ModelSpec:
         qkv_bias=config.flag("use_qkv_bias", False),
     )
     layers = [layer] * size.n_layers
-    return decoder(
-        config,
-        size,
-        layers,
-        [rotation],
-        layer_norm_eps="layer_norm_eps",
-        max_positions=limit,
-    )
+    return decoder(config, size, layers, [rotation], layer_norm_eps="layer_norm_eps", max_positions=limit)
 
 
 def constants(config: Config) -> dict[str, float]:

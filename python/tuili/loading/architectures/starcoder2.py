@@ -54,13 +54,7 @@ def spec(config: Config) -> ModelSpec:
     )
     layers = [layer] * size.n_layers
     return decoder(
-        config,
-        size,
-        layers,
-        [rotation],
-        layer_norm_eps="norm_epsilon",
-        tied=True,
-        max_positions=limit,
+        config, size, layers, [rotation], layer_norm_eps="norm_epsilon", tied=True, max_positions=limit
     )
 
 

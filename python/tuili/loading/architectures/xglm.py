@@ -44,11 +44,7 @@ def spec(config: Config) -> ModelSpec:
     size = sizes(unfused(config, _NAMES))
     expect_only(config, "add_cross_attention", False)
     layer = layer_of(
-        size,
-        activation=activation(config, "activation_function", "gelu"),
-        gated=False,
-        rope=-1,
-        biases=True,
+        size, activation=activation(config, "activation_function", "gelu"), gated=False, rope=-1, biases=True
     )
     return decoder(
         config,
