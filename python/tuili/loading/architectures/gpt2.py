@@ -8,10 +8,12 @@ from tuili.loading.architectures import (
     decoder,
     expect_only,
     fused,
+    in_layers,
     layer_of,
     renamed,
     sizes,
     unfused,
+    with_biases,
 )
 from tuili.loading.architectures.from_gguf import (
     DECODER_GGUF_NAMES,
@@ -25,23 +27,19 @@ from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.layout import Parts
 
 BASE_PREFIX = "transformer."
+_TRANSPOSED = {"attn.c_proj": "output", "mlp.c_fc": "up", "mlp.c_proj": "down"}
+_LAYER = {"ln_1": "attention_norm", "ln_2": "mlp_norm", **_TRANSPOSED}
 TENSOR_NAMES = {
     "transformer.wte.weight": "token_embedding",
     "transformer.wpe.weight": "position_embedding",
-    "transformer.h.{i}.ln_1.weight": "layers.{i}.attention_norm",
-    "transformer.h.{i}.ln_1.bias": "layers.{i}.attention_norm.bias",
-    **fused("transformer.h.{i}.attn.c_attn", transposed=True),
-    "transformer.h.{i}.attn.c_proj.weight": Parts(("layers.{i}.output",), transposed=True),
-    "transformer.h.{i}.attn.c_proj.bias": "layers.{i}.output.bias",
-    "transformer.h.{i}.ln_2.weight": "layers.{i}.mlp_norm",
-    "transformer.h.{i}.ln_2.bias": "layers.{i}.mlp_norm.bias",
-    "transformer.h.{i}.mlp.c_fc.weight": Parts(("layers.{i}.up",), transposed=True),
-    "transformer.h.{i}.mlp.c_fc.bias": "layers.{i}.up.bias",
-    "transformer.h.{i}.mlp.c_proj.weight": Parts(("layers.{i}.down",), transposed=True),
-    "transformer.h.{i}.mlp.c_proj.bias": "layers.{i}.down.bias",
-    "transformer.ln_f.weight": "final_norm",
-    "transformer.ln_f.bias": "final_norm.bias",
     "lm_head.weight": "head",
+    **fused("transformer.h.{i}.attn.c_attn", transposed=True),
+    **with_biases(in_layers("transformer.h", _LAYER)),
+    **with_biases([("transformer.ln_f", "final_norm")]),
+    **{
+        f"transformer.h.{{i}}.{theirs}.weight": Parts((f"layers.{{i}}.{ours}",), transposed=True)
+        for theirs, ours in _TRANSPOSED.items()
+    },
 }
 IGNORED_TENSORS = (r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",)
 
