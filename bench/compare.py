@@ -115,7 +115,7 @@ def _models(arguments: argparse.Namespace) -> dict[str, Path]:
 
 
 def _about(arguments: argparse.Namespace) -> dict[str, Any]:
-    from tuili.doctor import cpu_name
+    from tuili.cli.doctor import cpu_name
 
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -32,8 +32,8 @@ from oracle.strings import generate
 from oracle.table import Table
 from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.model_source import open_source
-from tuili.loading.tokenizer import from_gguf, from_huggingface
-from tuili.tokenization import Tokenizer, clean_text
+from tuili.loading.tokenizers.tokenizer import from_gguf, from_huggingface
+from tuili.tokenization.tokenizer import Tokenizer, clean_text
 
 GOLDENS = Path(__file__).parent / "goldens"
 PER_KIND = 600

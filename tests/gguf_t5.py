@@ -9,7 +9,7 @@ import gguf
 import numpy as np
 
 from gguf_encoders import write_tensors
-from tuili.loading import sentencepiece_file
+from tuili.loading.tokenizers import sentencepiece_file
 
 Tensors = dict[str, np.ndarray]
 EOS, UNKNOWN, PAD = 1, 2, 0

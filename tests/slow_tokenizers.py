@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuili.loading import sentencepiece_file
+from tuili.loading.tokenizers import sentencepiece_file
 
 DATA = Path(__file__).parent / "data" / "slow_tokenizers"
 

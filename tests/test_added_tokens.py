@@ -13,10 +13,10 @@ from added_token_files import files, texts
 from hostile.tokenizers import DOCUMENTS
 from tiny_tokenizers import of_document
 from tuili.errors import TokenizerError
-from tuili.loading import added_tokens
 from tuili.loading.model_source import _tokenizer_files
 from tuili.loading.opening import from_files
-from tuili.tokenization import Tokenizer
+from tuili.loading.tokenizers import added_tokens
+from tuili.tokenization.tokenizer import Tokenizer
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "added_tokens.json").read_text("utf-8"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from datetime import datetime
@@ -18,11 +19,12 @@ from hypothesis import strategies as st
 
 from hostile.templates import CASES, MESSAGES, Case
 from patience import least, processor_s, slowness
-from tuili import chat
+from tuili.chat import messages as checked
+from tuili.chat import template as chat
 from tuili.errors import InvalidParameterError, TemplateError
 from tuili.templating.environment import compile_template
 from tuili.templating.marked_text import MarkedText, join, spans_of
-from tuili.tokenization import Tokenizer
+from tuili.tokenization.tokenizer import Tokenizer
 
 TEMPLATES = {
     path.stem: path.read_text("utf-8")
@@ -240,7 +242,7 @@ def chat_tokenizer() -> Tokenizer:
     from tokenizers import AddedToken, decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as Backend
 
-    from tuili.loading.tokenizer import from_huggingface
+    from tuili.loading.tokenizers.tokenizer import from_huggingface
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Backend(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
@@ -347,7 +349,7 @@ def test_messages_are_put_into_the_form_of_templates() -> None:
         {"role": "assistant", "content": "both", "tool_calls": [{"function": {"name": "f"}}]},
         {"role": "assistant", "content": "none", "tool_calls": None},
     )
-    first, second, third, fourth = chat.validate_messages(given)
+    first, second, third, fourth = checked.validate_messages(given)
     assert first == {"role": "user", "content": "a\nb\ufffd", "name": "N"}
     assert second["tool_calls"] == [{"id": "1", "function": {"name": "f", "arguments": {"x": [1]}}}]
     assert third["content"] == "both"
@@ -368,7 +370,7 @@ def test_variables_are_scalars(value: Any) -> None:
 
 
 def test_the_number_of_values_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "MAX_VALUES", 10)
+    monkeypatch.setattr(checked, "MAX_VALUES", 10)
     with pytest.raises(InvalidParameterError, match="more than 10 values"):
         chat.render("x", [USER | {"x": [1] * 5}, USER | {"x": [1] * 5}])
 
@@ -379,7 +381,24 @@ def test_tools_are_checked(tools: Any) -> None:
         chat.render("x", [USER], tools=tools)
 
 
+def test_what_a_signals_handler_raises_is_no_failure_of_the_template() -> None:
+    def late(*_: object) -> None:
+        raise TimeoutError("the host's own")
+
+    template = "{% for i in range(1000) %}{% for j in range(90) %}{{ j|tojson }}{% endfor %}{% endfor %}"
+    chat.render("x", [USER])
+    before = signal.signal(signal.SIGALRM, late)
+    try:
+        with pytest.raises(TimeoutError, match="own"):
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            chat.render(template, [USER])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_nothing_heavy_is_imported_before_it_is_used() -> None:
-    code = "import sys, tuili.chat, tuili.tokenization; print({'jinja2', 'tokenizers'} & {*sys.modules})"
+    modules = "tuili.chat.template, tuili.tokenization.tokenizer"
+    code = f"import sys, {modules}; print({{'jinja2', 'tokenizers'}} & {{*sys.modules}})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuili import cli, command_line, sampling_arguments, standard_input
+from tuili.cli import command, sampling, standard_input
+from tuili.cli import main as cli
 from tuili.generation.params import NAMES, SamplingParams
 
 MODELS = Path(__file__).parent / "models"
@@ -178,8 +179,8 @@ def test_info_tells_what_was_chosen(run, llama):
 
 
 def test_long_work_shows_a_bar_on_a_terminal(run, llama, bert, monkeypatch):
-    monkeypatch.setattr(command_line, "shows_progress", lambda: True)
-    monkeypatch.setattr(command_line, "BAR_AFTER_S", -1.0)
+    monkeypatch.setattr(command, "shows_progress", lambda: True)
+    monkeypatch.setattr(command, "BAR_AFTER_S", -1.0)
     assert "] loading" in run("info", llama, *SMALL)[2]
     _, out, err = run("embed", bert, *(["the cat"] * 80), "--json", "--threads", 1)
     assert "] embedding" in err and err.endswith("\r") and len(json.loads(out)["embeddings"]) == 80
@@ -187,21 +188,21 @@ def test_long_work_shows_a_bar_on_a_terminal(run, llama, bert, monkeypatch):
 
 @pytest.mark.parametrize("columns", [1, 9, 20, 40, 60, 200])
 def test_a_bar_stays_on_one_line_of_a_narrow_terminal(capsys, monkeypatch, columns):
-    monkeypatch.setattr(command_line, "_columns", lambda: columns)
+    monkeypatch.setattr(command, "_columns", lambda: columns)
     for done in range(4):
-        command_line.progress(done, 3, "verifying")
+        command.progress(done, 3, "verifying")
     *shown, last = capsys.readouterr().err.split("\r")[1:]
     assert last == "" and {len(line) for line in shown} == {min(columns - 1, 60)}
     assert columns < 20 or all(line.rstrip().endswith("] verifying") for line in shown[:-1])
 
 
 def test_a_bar_is_drawn_when_it_grows(capsys, monkeypatch):
-    monkeypatch.setattr(command_line, "shows_progress", lambda: True)
-    monkeypatch.setattr(command_line, "BAR_AFTER_S", -1.0)
-    bar = command_line.bar("loading")
+    monkeypatch.setattr(command, "shows_progress", lambda: True)
+    monkeypatch.setattr(command, "BAR_AFTER_S", -1.0)
+    bar = command.bar("loading")
     for done in range(10_001):
         bar(done, 10_000)
-    assert capsys.readouterr().err.count("\r") == command_line.BAR_PARTS + 2
+    assert capsys.readouterr().err.count("\r") == command.BAR_PARTS + 2
 
 
 def test_models_names_sources_and_licences(run, tmp_path):
@@ -297,7 +298,7 @@ def test_wrong_usage_is_exit_code_2(run, arguments):
 
 def test_help_and_version_work(run):
     assert run("--version")[0] == 0
-    for command in (
+    for name in (
         "generate",
         "chat",
         "translate",
@@ -310,7 +311,7 @@ def test_help_and_version_work(run):
         "doctor",
         "bench",
     ):
-        code, out, _ = run(command, "--help")
+        code, out, _ = run(name, "--help")
         assert code == 0 and "--json" in out
 
 
@@ -364,17 +365,17 @@ def test_every_argument_of_a_task_is_an_option(command):
     options = cli._parse(
         [command, "m", "text", "--early-stopping", "never", "--bad-words=a", "--num-beams=4"]
     )
-    assert vars(options).keys() >= {*sampling_arguments.OF_TASKS}
+    assert vars(options).keys() >= {*sampling.OF_TASKS}
     assert (options.early_stopping, options.bad_words, options.num_beams) == ("never", ["a"], 4)
 
 
 def test_every_argument_is_a_parameter():
-    assert {*sampling_arguments.NAMES, *sampling_arguments.LEFT_OUT} == set(NAMES)
+    assert {*sampling.NAMES, *sampling.LEFT_OUT} == set(NAMES)
     given = ["--min-tokens=1", "--logprobs=2", "--typical-p=0.5", "--ignore-eos", "--early-stopping", "never"]
     options = cli._parse(["generate", "m", "text", *given, "--choice=a", "--choice=b", "--json"])
-    taken = command_line.given_options(options, sampling_arguments.NAMES)
+    taken = command.given_options(options, sampling.NAMES)
     assert taken == {
-        "max_tokens": sampling_arguments.DEFAULT_MAX_TOKENS,
+        "max_tokens": sampling.DEFAULT_MAX_TOKENS,
         "min_tokens": 1,
         "logprobs": 2,
         "typical_p": 0.5,
@@ -388,15 +389,13 @@ def test_every_argument_is_a_parameter():
     given += ["--sequence-bias=5,6:-2", "--sequence-bias=7:1.5"]
     given += ["--stop-token-ids=6", "--allowed-token-ids=7,8", "--suppress-tokens=9", "--on-nan=eos"]
     given += ["--begin-suppress-tokens=1", "--forced-bos-token-id=2", "--truncate-prompt-tokens=-1"]
-    taken = command_line.given_options(
-        cli._parse(["generate", "m", "text", *given]), sampling_arguments.NAMES
-    )
+    taken = command.given_options(cli._parse(["generate", "m", "text", *given]), sampling.NAMES)
     wanted = {"bad_words_ids": [[1, 2], [3]], "logit_bias": {4: -100.0, 5: 1.5}, "skip_special_tokens": False}
     wanted |= {"exponential_decay_length_penalty": (20, 1.1), "renormalize_logits": True, "on_nan": "eos"}
     wanted |= {"sequence_bias": [([5, 6], -2.0), ([7], 1.5)]}
     wanted |= {"stop_token_ids": [6], "allowed_token_ids": [7, 8], "suppress_tokens": [9]}
     wanted |= {"begin_suppress_tokens": [1], "forced_bos_token_id": 2, "truncate_prompt_tokens": -1}
-    assert taken == wanted | {"max_tokens": sampling_arguments.DEFAULT_MAX_TOKENS}
+    assert taken == wanted | {"max_tokens": sampling.DEFAULT_MAX_TOKENS}
     SamplingParams(**taken)
 
 

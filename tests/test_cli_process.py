@@ -54,7 +54,7 @@ import os, sys
 
 class Telling:
     def find_spec(self, name, path=None, target=None):
-        if name == "tuili.cli":
+        if name == "tuili.cli.main":
             os.write(1, b".")
 
 sys.meta_path.insert(0, Telling())

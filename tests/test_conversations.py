@@ -12,9 +12,9 @@ import pytest
 import tuili
 from test_chat import TEMPLATES
 from tiny_server import running
-from tuili import chat
+from tuili.chat import template as chat
+from tuili.chat.rendering import rendering
 from tuili.errors import InvalidParameterError, TemplateError
-from tuili.rendering import rendering
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}"

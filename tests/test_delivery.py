@@ -24,8 +24,8 @@ from tuili.generation.delivery import spelling_for, transcript_for
 from tuili.generation.params import SamplingParams
 from tuili.generation.request import Reader, Request
 from tuili.generation.spelling import Spelling
-from tuili.loading.tokenizer_calls import call
-from tuili.tokenization import Detokenizer
+from tuili.loading.tokenizers.calls import call
+from tuili.tokenization.tokenizer import Detokenizer
 
 EOS = 1000
 

@@ -15,7 +15,7 @@ from encoder_models import CASES, Case, write_folder
 from test_trained_models import MODELS, sentences
 from tiny_core import some_ids
 from tuili import InvalidParameterError, _core
-from tuili.encoder import POOLINGS
+from tuili.embedding.encoder import POOLINGS
 from tuili.loading.model import load, plan_model
 
 HAS_DEVICE = _core.build_info()["cuda"] != "none"

@@ -13,8 +13,8 @@ import tuili
 from seq2seq_models import CASES, Case, by_name, core_model, source_ids, target_ids, write
 from translators import MODELS
 from tuili import InvalidParameterError, _core
+from tuili.embedding.rereading import Rereading, cache_for
 from tuili.loading.model import load, plan_model
-from tuili.rereading import Rereading, cache_for
 
 HAS_DEVICE = _core.build_info()["cuda"] != "none"
 pytestmark = pytest.mark.skipif(not HAS_DEVICE, reason="a build without CUDA; .ci/run tests an emulated one")

@@ -16,8 +16,8 @@ import translation_folders
 import tuili
 from tuili.errors import TokenizerError
 from tuili.loading.gguf import open_gguf
-from tuili.loading.tokenizer import from_gguf
-from tuili.tokenization import Tokenizer
+from tuili.loading.tokenizers.tokenizer import from_gguf
+from tuili.tokenization.tokenizer import Tokenizer
 
 PIECES = (slow_tokenizers.DATA / "t5.model").read_bytes()
 N_PIECES = 400

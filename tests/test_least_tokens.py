@@ -25,9 +25,9 @@ from tiny_files import write_hf_folder
 from tiny_models import tiny_llama
 from tiny_tokenizers import full_byte_level, of_document, of_gguf
 from tuili.errors import PromptTooLongError
-from tuili.least_tokens import BYTES, LeastTokens
 from tuili.server.lengths import MAX_PART_CHARS, PART_CHARS, Lengths
-from tuili.tokenization import Tokenizer, clean_text
+from tuili.tokenization.least_tokens import BYTES, LeastTokens
+from tuili.tokenization.tokenizer import Tokenizer, clean_text
 
 # What normalizers drop, shorten or join, what pre-tokenizers remove, what stands for much, and what does not.
 PIECES = [

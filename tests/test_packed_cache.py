@@ -18,7 +18,8 @@ import tuili
 from interrupts import at_each_function
 from tiny_files import gguf_metadata, gguf_tensors, write_gguf, write_gguf_file, write_hf_folder
 from tiny_models import tiny_bert, tiny_gemma3, tiny_llama
-from tuili import _core, cli
+from tuili import _core
+from tuili.cli import main as cli
 from tuili.errors import EngineOutOfMemoryError, InvalidParameterError, ModelFormatError
 from tuili.loading import packed_cache
 from tuili.loading.checkpoint import FORMATS

@@ -17,9 +17,9 @@ from encoder_models import CASES, write_folder
 from patience import least
 from pipeline_cases import CALLS, DOCUMENT, LONG, PAIR, QUESTION, QUESTIONS, TEXT, TEXTS
 from tuili.errors import InvalidParameterError
-from tuili.loading.tokenizer import from_huggingface
+from tuili.loading.tokenizers.tokenizer import from_huggingface
 from tuili.tasks.encoding import encode, joined
-from tuili.tokenization import Tokenizer as Words
+from tuili.tokenization.tokenizer import Tokenizer as Words
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "pipelines.json").read_text())
 TOLERANCE = 2e-5  # of scores and hidden states: float32 through three layers, the largest value about 5

@@ -18,7 +18,7 @@ from tiny_files import write_hf_folder
 from tiny_models import Weight, tiny_bert
 from tiny_server import running
 from tuili import NumericError
-from tuili.embedding import in_precision
+from tuili.embedding.options import in_precision
 from tuili.loading import packed_cache
 from tuili.loading.model import plan_model
 from tuili.loading.sentence_maps import ACTIVATIONS

@@ -37,13 +37,13 @@ from tuili.errors import (
     TokenIdError,
 )
 from tuili.generation.intake import SourceLimits
+from tuili.generation.sources import endings_of
 from tuili.loading import packed_cache, registry
 from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
 from tuili.loading.config import Config
-from tuili.loading.languages import Languages
 from tuili.loading.layout import our_names
 from tuili.loading.model import load, plan_model
-from tuili.sources import endings_of
+from tuili.loading.tokenizers.languages import Languages
 
 LIMIT = 1e-4  # of the range of a position's logits
 PATH = Path(__file__).parent / "goldens" / "seq2seq.npz"

@@ -12,8 +12,8 @@ import tuili
 from seq2seq_heads import CALLS, CASES, COLUMNS, ROWS, TEXT, write
 from test_pipelines import difference
 from tuili import _core
+from tuili.embedding.rereading import Rereading, cache_for
 from tuili.loading.model import plan_model
-from tuili.rereading import Rereading, cache_for
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "seq2seq_heads.json").read_text())
 

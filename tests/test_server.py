@@ -26,12 +26,13 @@ from patience import comes_true
 from tiny_files import SIZES, write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
 from tiny_server import running
+from tuili.chat.messages import ROLES
 from tuili.generation.outputs import Chunk, TokenLogprob
-from tuili.loading.tokenizer import from_huggingface
+from tuili.loading.tokenizers.tokenizer import from_huggingface
 from tuili.server.app import model_name
 from tuili.server.formats import TextFormat
 from tuili.server.settings import Settings
-from tuili.tokenization import Detokenizer, Tokenizer
+from tuili.tokenization.tokenizer import Detokenizer, Tokenizer
 
 CHAT = [{"role": "user", "content": "the river"}]
 WEATHER = {
@@ -538,6 +539,10 @@ def test_the_openapi_document_has_every_route(server):
     assert {path.replace("{model}", "{name}") for path in document["paths"]} == set(
         server.app.methods
     ) - pages
+
+
+def test_the_openapi_document_has_every_role_that_messages_may_have(server):
+    assert str(list(ROLES)) in str(server.ask("/openapi.json").json())
 
 
 # --- health

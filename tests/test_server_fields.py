@@ -12,7 +12,7 @@ import pytest
 import tuili
 from patience import comes_true
 from tiny_server import KEY, running
-from tuili import completions
+from tuili.chat import completions
 from tuili.generation.outputs import Chunk
 from tuili.generation.params import NAMES, SamplingParams
 from tuili.server import app, text_requests

@@ -22,10 +22,10 @@ from pathlib import Path
 import pytest
 
 from patience import comes_true
-from tuili.cli import main
+from tuili.cli.main import main
 from tuili.llm import LLM
-from tuili.loading.tokenizer import LazyBackends
-from tuili.tokenization import Tokenizer
+from tuili.loading.tokenizers.tokenizer import LazyBackends
+from tuili.tokenization.tokenizer import Tokenizer
 
 CANARY = "wombat-7f3a"
 KEY = "sk-test-0123456789"
@@ -33,7 +33,7 @@ KEY = "sk-test-0123456789"
 # Its tokens take 100 ms each, so that there is something to drain.
 SLOW_SERVER = """
 import dataclasses, sys, time
-from tuili.cli import main
+from tuili.cli.main import main
 from tuili.llm import LLM
 
 def slowly(token_ids, logits):
@@ -199,7 +199,7 @@ def test_it_runs_where_there_is_no_network(model):
     """In a network namespace with nothing but its own loopback."""
     code = (
         "import subprocess, sys; subprocess.run(['ip', 'link', 'set', 'lo', 'up'], check=True); "
-        "from tuili.cli import main; sys.exit(main(sys.argv[1:]))"
+        "from tuili.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
     command = ["unshare", "-n", sys.executable, "-c", code, "generate", model, "a", "--max-tokens", "3"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -19,9 +19,9 @@ import pytest
 import tuili
 from encoder_models import CASES, write_folder
 from patience import comes_true
-from tuili import side_by_side
 from tuili.errors import InvalidParameterError
-from tuili.side_by_side import CHARS_PER_THREAD, each, reads_beside_others
+from tuili.tokenization import side_by_side
+from tuili.tokenization.side_by_side import CHARS_PER_THREAD, each, reads_beside_others
 
 LONG = "x" * CHARS_PER_THREAD
 

@@ -19,8 +19,8 @@ from tiny_engine import BLOCK, drain, is_idle, make_engine, sampling
 from tiny_files import write_hf_folder
 from tiny_models import tiny_gemma3
 from tuili import _core
-from tuili.capacity import areas_of, plan_capacity
 from tuili.errors import KVCacheExhaustedError, RequestCancelled
+from tuili.generation.capacity import areas_of, plan_capacity
 from tuili.generation.scheduler import Limits, Scheduler
 
 CHUNK = 32

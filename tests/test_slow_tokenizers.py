@@ -9,11 +9,11 @@ import pytest
 
 import tuili
 from slow_tokenizers import DATA, FOLDERS, PAIRS, TEXTS, Slow, with_pieces, write
-from tuili.loading import sentencepiece_file
 from tuili.loading.model_source import _tokenizer_files
 from tuili.loading.opening import from_files
+from tuili.loading.tokenizers import sentencepiece_file
 from tuili.tasks.encoding import encode
-from tuili.tokenization import Tokenizer
+from tuili.tokenization.tokenizer import Tokenizer
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "slow_tokenizers.json").read_text("utf-8"))
 

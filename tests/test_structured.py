@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import signal
 import sys
 import threading
 
@@ -21,7 +22,8 @@ from patience import comes_true, least, processor_s
 from tiny_engine import Clock, codes, drain, is_idle, make_engine, sampling
 from tiny_grammars import EOS, Characters, engine_with, make_grammars, outcome
 from tiny_models import N_VOCAB
-from tuili import completions, errors
+from tuili import errors
+from tuili.chat import completions
 from tuili.generation import grammar, quantifiers
 from tuili.generation.grammar import Grammars
 from tuili.generation.params import SamplingParams
@@ -526,3 +528,15 @@ def test_a_real_model_answers_in_the_form():
             messages=messages, max_tokens=60, response_format={"type": "json_object"}, temperature=0
         )
         assert isinstance(json.loads(answer["choices"][0]["message"]["content"]), dict)
+
+
+def test_what_a_signals_handler_raises_is_no_failure_of_the_library():
+    def late(*_):
+        raise TimeoutError("the host's own")
+
+    before = signal.signal(signal.SIGALRM, late)
+    try:
+        with pytest.raises(TimeoutError, match="own"):
+            grammar.guarded(signal.raise_signal, signal.SIGALRM)
+    finally:
+        signal.signal(signal.SIGALRM, before)

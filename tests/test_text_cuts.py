@@ -17,12 +17,12 @@ from test_least_tokens import BERT_STEP, MAKERS, PIECES, bpe, in_order, replace
 from tiny_files import SIZES, write_hf_folder
 from tiny_models import tiny_gemma3
 from tiny_tokenizers import of_document
-from tuili import text_cuts
 from tuili.errors import PromptTooLongError
-from tuili.loading.pre_tokenizers import GPT2
+from tuili.loading.tokenizers.pre_tokenizers import GPT2
 from tuili.tasks.encoding import Cut, Encoded, encode, shorten
-from tuili.text_cuts import Cuts
-from tuili.tokenization import AT_ONCE_CHARS, Tokenizer, clean_text, encoding_of
+from tuili.tokenization import text_cuts
+from tuili.tokenization.text_cuts import Cuts
+from tuili.tokenization.tokenizer import AT_ONCE_CHARS, Tokenizer, clean_text, encoding_of
 
 # Places of every kind among what may not be cut, and words that tokens of the tiny vocabularies hold.
 PLACES = [
@@ -172,7 +172,7 @@ def lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(len(text))
         return encoding_of(backend, text, **how)
 
-    for module in ("tokenization", "tasks.encoding"):
+    for module in ("tokenization.tokenizer", "tasks.encoding"):
         monkeypatch.setattr(f"tuili.{module}.encoding_of", encoding)
     return found
 
@@ -215,10 +215,10 @@ def test_of_pairs_that_are_cut_the_beginnings_are_tokenized(
         except PromptTooLongError as error:
             return str(error)
 
-    monkeypatch.setattr("tuili.tokenization.AT_ONCE_CHARS", len(SHORT))
+    monkeypatch.setattr("tuili.tokenization.tokenizer.AT_ONCE_CHARS", len(SHORT))
     monkeypatch.setattr(text_cuts, "FIRST_CHARS", len(SHORT) // 16)
     found = of_texts()
-    monkeypatch.setattr("tuili.tokenization.AT_ONCE_CHARS", len(MIDDLE) * 2)
+    monkeypatch.setattr("tuili.tokenization.tokenizer.AT_ONCE_CHARS", len(MIDDLE) * 2)
     assert found == of_texts()
 
 

@@ -32,9 +32,16 @@ from tuili.errors import (
     TokenizerError,
 )
 from tuili.loading.gguf_metadata import Metadata
-from tuili.loading.pre_tokenizers import GGUF_PATTERNS
-from tuili.loading.tokenizer import from_gguf, from_huggingface
-from tuili.tokenization import AT_ONCE_CHARS, MAX_SPACE_RUN, Detokenizer, Tokenizer, clean_text, encoding_of
+from tuili.loading.tokenizers.pre_tokenizers import GGUF_PATTERNS
+from tuili.loading.tokenizers.tokenizer import from_gguf, from_huggingface
+from tuili.tokenization.tokenizer import (
+    AT_ONCE_CHARS,
+    MAX_SPACE_RUN,
+    Detokenizer,
+    Tokenizer,
+    clean_text,
+    encoding_of,
+)
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -100,7 +107,7 @@ def test_whether_special_tokens_count_is_true_or_false(wrong: Any) -> None:
 
 
 def test_too_much_text_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuili.tokenization.MAX_TEXT_BYTES", 10)
+    monkeypatch.setattr("tuili.tokenization.tokenizer.MAX_TEXT_BYTES", 10)
     tokenizer = full_byte_level()
     assert len(tokenizer.encode("x" * 10)) == 10
     for text in ("x" * 11, b"x" * 11):
@@ -329,7 +336,7 @@ def test_an_array_without_dimensions_is_no_list_of_ids() -> None:
 
 
 def test_too_many_ids_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuili.tokenization.MAX_DECODED_IDS", 10)
+    monkeypatch.setattr("tuili.tokenization.tokenizer.MAX_DECODED_IDS", 10)
     tokenizer = full_byte_level()
     assert len(tokenizer.decode([1] * 10)) == 10
     with pytest.raises(TokenIdError) as caught:

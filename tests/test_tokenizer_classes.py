@@ -7,7 +7,7 @@ import pytest
 from hostile.tokenizers import DOCUMENTS
 from tiny_tokenizers import of_document
 from tuili.errors import TokenizerError
-from tuili.tokenization import Tokenizer
+from tuili.tokenization.tokenizer import Tokenizer
 
 BERT = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None}
 

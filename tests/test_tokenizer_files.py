@@ -31,12 +31,12 @@ from tuili.errors import (
     TokenizerError,
     TuiliError,
 )
-from tuili.loading.gguf_vocab import NORMAL, GgufVocab
-from tuili.loading.merges import merges_of_scores
-from tuili.loading.tokenizer import from_gguf, from_huggingface
-from tuili.loading.tokenizer_calls import call
-from tuili.loading.tokenizer_json import COMPONENTS
-from tuili.tokenization import Tokenizer
+from tuili.loading.tokenizers.calls import call
+from tuili.loading.tokenizers.gguf_vocab import NORMAL, GgufVocab
+from tuili.loading.tokenizers.merges import merges_of_scores
+from tuili.loading.tokenizers.tokenizer import from_gguf, from_huggingface
+from tuili.loading.tokenizers.tokenizer_json import COMPONENTS
+from tuili.tokenization.tokenizer import Tokenizer
 
 # ---- hostile files
 

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from tuili import GrammarError, InvalidParameterError, completions, tool_calls
-from tuili.tool_calls import Call, CallReader, Tools, in_words, tools_of
+from tuili import GrammarError, InvalidParameterError
+from tuili.chat import completions, tool_calls
+from tuili.chat.tool_calls import Call, CallReader, Tools, in_words, tools_of
 
 
 def function(name, **more):

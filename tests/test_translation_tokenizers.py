@@ -25,11 +25,12 @@ from translation_folders import (
     made,
 )
 from tuili.errors import InvalidParameterError
-from tuili.loading import sentencepiece_file, tokenizer_cache, tokenizer_json
-from tuili.loading.composing import Composer
 from tuili.loading.model_source import TokenizerFiles, _tokenizer_files
-from tuili.loading.tokenizer import from_huggingface
-from tuili.tokenization import Detokenizer, Tokenizer
+from tuili.loading.tokenizers import cache as tokenizer_cache
+from tuili.loading.tokenizers import sentencepiece_file, tokenizer_json
+from tuili.loading.tokenizers.composing import Composer
+from tuili.loading.tokenizers.tokenizer import from_huggingface
+from tuili.tokenization.tokenizer import Detokenizer, Tokenizer
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -17,7 +17,7 @@ import pytest
 
 import tuili
 from translators import HELD_OUT, MODELS, NAMES, WORDS
-from tuili import cli
+from tuili.cli import main as cli
 from tuili.errors import InvalidParameterError, ModelUnsupportedError, PromptTooLongError
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "translator_beams.json").read_text("utf-8"))

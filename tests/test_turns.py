@@ -22,7 +22,7 @@ import pytest
 import tuili
 from patience import comes_true
 from test_reentrancy import in_time
-from tuili import encoder
+from tuili.embedding import encoder
 from tuili.errors import EngineClosedError, EngineForkedError
 from tuili.generation.turns import TurnWorker
 from tuili.generation.worker import CLOSE_WAIT_S

@@ -277,8 +277,8 @@ def test_batches_and_blocks_do_not_change_a_bit(file, monkeypatch):
     queries = np.random.default_rng(5).standard_normal((7, 33)).astype(np.float32)
     alone = [found.nearest(query[None], 20)[0] for query in queries]
     assert found.nearest(queries, 20) == alone
-    monkeypatch.setattr("tuili.word_vectors._ROWS", 37)
-    monkeypatch.setattr("tuili.word_vectors._SCORES", 600)
+    monkeypatch.setattr("tuili.embedding.word_vectors._ROWS", 37)
+    monkeypatch.setattr("tuili.embedding.word_vectors._SCORES", 600)
     assert WordVectors(file(as_binary(words, table(words, 33)))).nearest(queries, 20) == alone
     assert [word for word, _ in found.most_similar(queries[0], topn=20)] == [word for word, _ in alone[0]]
 
@@ -329,7 +329,7 @@ def test_wrong_calls_are_typed_errors(file):
 
 
 def test_the_command_prints_neighbours(file, capsys):
-    from tuili.cli import main
+    from tuili.cli.main import main
 
     vectors = table()
     vectors[2] = vectors[1] - vectors[3] + vectors[4]

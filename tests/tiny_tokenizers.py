@@ -13,8 +13,8 @@ from hostile.cases import ARRAY, BOOL, F32, I32, STRING, U32, gguf_file
 from tuili.loading import gguf
 from tuili.loading.files import open_regular
 from tuili.loading.gguf_metadata import Metadata
-from tuili.loading.tokenizer import from_gguf, from_huggingface
-from tuili.tokenization import Tokenizer
+from tuili.loading.tokenizers.tokenizer import from_gguf, from_huggingface
+from tuili.tokenization.tokenizer import Tokenizer
 
 
 def of_document(document: dict[str, Any], **files: Any) -> Tokenizer:

@@ -12,10 +12,10 @@ from typing import Any
 
 from slow_tokenizers import DATA, Slow, write
 from slow_tokenizers import TEXTS as COMMON
-from tuili.loading import language_codes, sentencepiece_file
 from tuili.loading.model_source import TokenizerFiles, _tokenizer_files
 from tuili.loading.opening import from_files
-from tuili.tokenization import Tokenizer
+from tuili.loading.tokenizers import language_codes, sentencepiece_file
+from tuili.tokenization.tokenizer import Tokenizer
 
 GOLDEN_FILE = Path(__file__).parent / "goldens" / "translation_tokenizers.json"
 GOLDENS = json.loads(GOLDEN_FILE.read_text("utf-8")) if GOLDEN_FILE.exists() else {}

@@ -35,12 +35,12 @@ from tuili.errors import (
 )
 
 if TYPE_CHECKING:
+    from tuili.embedding.word_vectors import WordVectors
     from tuili.generation.outputs import Chunk, CompletionOutput, RequestOutput, TokenLogprob
     from tuili.generation.params import SamplingParams
     from tuili.generation.request import Handle
     from tuili.llm import LLM
     from tuili.tasks.pipeline import pipeline
-    from tuili.word_vectors import WordVectors
 
 __version__ = "0.1.0"
 
@@ -53,7 +53,7 @@ _PLACES = {
     "Handle": "tuili.generation.request",
     "RequestOutput": "tuili.generation.outputs",
     "TokenLogprob": "tuili.generation.outputs",
-    "WordVectors": "tuili.word_vectors",
+    "WordVectors": "tuili.embedding.word_vectors",
 }
 
 __all__ = [

@@ -21,7 +21,7 @@ def run() -> NoReturn:
     """Run the command of `sys.argv` and leave with its exit code."""
     try:
         with importing():
-            from tuili.cli import main
+            from tuili.cli.main import main
         code = main()
     except KeyboardInterrupt:  # outside the command, or once more while the first one was being answered
         code = EXIT_INTERRUPTED

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from tuili import _core
+from tuili.checks import invalid
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import invalid
 from tuili.loading.files import shown
 
 

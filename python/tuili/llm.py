@@ -13,19 +13,13 @@ from typing import Any, NoReturn, ParamSpec, overload
 import numpy as np
 
 from tuili import _core
-from tuili.beam_search import beam_search
-from tuili.capacity import (
-    BLOCK_SIZE,
-    Capacity,
-    allocate,
-    check_cache_options,
-    checked_length,
-    plan_capacity,
-    runner_options,
-)
-from tuili.conversations import Conversations
+from tuili.chat.conversations import Conversations
+from tuili.chat.rendering import Rendering, taken_from, with_tools
+from tuili.checks import boolean, described, function_or_none, integer, invalid, number, only_known
 from tuili.device import checked_device, named, placed
-from tuili.encoder import Encoder, Progress
+from tuili.embedding.encoder import Encoder, Progress
+from tuili.embedding.rereading import cache_for, rereading_of
+from tuili.embedding.vectors import Vectors
 from tuili.errors import (
     CUTTING_HELPS,
     LONGER_HELPS,
@@ -36,28 +30,34 @@ from tuili.errors import (
     cutting_helps,
 )
 from tuili.generation import params as parameters
-from tuili.generation.checks import boolean, described, function_or_none, integer, invalid, number, only_known
+from tuili.generation.beam_search import beam_search
+from tuili.generation.capacity import (
+    BLOCK_SIZE,
+    Capacity,
+    allocate,
+    check_cache_options,
+    checked_length,
+    plan_capacity,
+    runner_options,
+)
 from tuili.generation.engine import Engine
 from tuili.generation.grammar import Grammars
+from tuili.generation.introspection import Introspection
 from tuili.generation.outputs import RequestOutput
 from tuili.generation.params import SamplingParams
 from tuili.generation.prefix import Prefixes
+from tuili.generation.prompts import ManyPrompts, Messages, OnePrompt, Prompt, is_chat, is_one, many
 from tuili.generation.request import Handle, Stream
+from tuili.generation.saved_prefixes import SavedPrefixes
 from tuili.generation.scheduler import Limits
+from tuili.generation.sources import ANSWER_LEN, as_config, endings_of, source_limits
 from tuili.generation.structure import form_of
 from tuili.generation.token_ids import checked_ids
-from tuili.introspection import Introspection
 from tuili.loading.files import StrPath
 from tuili.loading.opening import open_model
 from tuili.loading.store import resolve
-from tuili.prompts import ManyPrompts, Messages, OnePrompt, Prompt, is_chat, is_one, many
-from tuili.rendering import Rendering, taken_from, with_tools
-from tuili.rereading import cache_for, rereading_of
-from tuili.saved_prefixes import SavedPrefixes
-from tuili.sources import ANSWER_LEN, as_config, endings_of, source_limits
-from tuili.tokenization import Detokenizer, Tokenizer
-from tuili.translation import summarize, translate
-from tuili.vectors import Vectors
+from tuili.tasks.translation import summarize, translate
+from tuili.tokenization.tokenizer import Detokenizer, Tokenizer
 
 # What fills the cores of a CPU, and what the multiprocessors of a device.
 PREFILL_CHUNK = (512, 2048)
@@ -105,7 +105,8 @@ class LLM(Conversations, Vectors, Introspection, SavedPrefixes):
     max_model_len          most tokens of one text that are computed, and of a source; by default the model's
                            own limits, of encoders up to 8192. Beyond the original context of LongRoPE all
                            texts, short ones too, get its long factors; config["longrope"] says which
-    kv_cache_bytes         see capacity.py for the default; `config` says what was chosen and why
+    kv_cache_bytes         by default what max_num_seqs full texts need, but a quarter of the available
+                           memory at most, of cuda's nine tenths; `config` says what was chosen and why
     max_num_seqs           texts that are generated at once; up to max_queue more wait, with max_queued_tokens
                            in all
     prefill_chunk          most prompt tokens of one step, by default 512, on cuda 2,048; while others decode,

@@ -22,8 +22,9 @@ from tuili.benchmark.machine import (
     seconds_of,
     summary,
 )
-from tuili.doctor import cpu_name
+from tuili.cli.doctor import cpu_name
 from tuili.errors import InvalidParameterError
+from tuili.loading.checkpoint import FLOATS
 
 if TYPE_CHECKING:
     from tuili.llm import LLM
@@ -204,7 +205,7 @@ def _decoder_shares(llm: LLM, result: dict[str, Any], plan: Plan) -> dict[str, A
 def _computes_in_int8(llm: LLM) -> bool:
     """Whether most of the weights are quantized and not asked to be computed in float."""
     formats: dict[str, int] = llm.config["weight_bytes"]
-    quantized = sum(n for name, n in formats.items() if name not in ("f32", "f16", "bf16"))
+    quantized = sum(n for name, n in formats.items() if name not in FLOATS)
     return llm.config["compute"] != "float32" and 2 * quantized > sum(formats.values())
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tuili import _core
-from tuili.generation.checks import invalid
+from tuili.checks import invalid
 from tuili.generation.core_params import ending_ids
 from tuili.generation.params import SamplingParams
 from tuili.generation.steering import none_drawn

@@ -30,6 +30,7 @@ from tuili.errors import EngineClosedError, GrammarError, InvalidParameterError,
 from tuili.generation.structure import JSON_STYLE, Form
 from tuili.generation.worker import Worker
 from tuili.loading.files import shown
+from tuili.signals import of_a_handler
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,12 +68,16 @@ class Words(Protocol):
 
 
 def guarded(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """`function(*args, **kwargs)` of the library, with every failure as a GrammarError."""
+    """`function(*args, **kwargs)` of the library, with every failure as a GrammarError. What a signal's
+    handler raises meanwhile stays as it is.
+    """
     try:
         return function(*args, **kwargs)
     except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
         raise
     except Exception as error:
+        if of_a_handler(error):
+            raise
         raise GrammarError(f"the grammar library refuses: {shown(str(error), 200)}") from None
     except BaseException:  # pyo3_runtime.PanicException
         raise GrammarError("the grammar library failed on this input", code="grammar_library_panic") from None

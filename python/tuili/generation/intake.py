@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuili import _core
+from tuili import _core, checks
 from tuili.errors import GrammarError, PromptTooLongError
-from tuili.generation import checks, processors, structure
+from tuili.generation import processors, structure
 from tuili.generation.beam import check_beams, search_for, share_beams
 from tuili.generation.core_params import (
     check_vocabulary,
@@ -272,8 +272,7 @@ class Intake:
             deferred=bool(params.logits_processors),
             source=order.source,
         )
-        shares = (
-            what is None and n_prompt_logprobs < 0
-        )  # a cached prefix would not be computed, hence not collected
+        # A cached prefix would not be computed, hence not collected.
+        shares = what is None and n_prompt_logprobs < 0
         called = processors.with_arguments(params.logits_processors)
         return Row(request, index, sequence, None, shares=shares, collect=what, processors=called)

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from tuili.errors import CUTTING_HELPS, PromptTooLongError
-from tuili.generation import checks, processors, structure
-from tuili.generation.checks import (
+from tuili import checks
+from tuili.checks import (
     MAX_INT,
     MAX_TOKEN_IDS,
     Check,
@@ -28,6 +27,8 @@ from tuili.generation.checks import (
     texts,
     token_ids,
 )
+from tuili.errors import CUTTING_HELPS, PromptTooLongError
+from tuili.generation import processors, structure
 from tuili.generation.processors import Processor
 
 _T = TypeVar("_T")
@@ -217,9 +218,8 @@ class SamplingParams:
     exponential_decay_length_penalty: tuple[int, float] | None = None
     # False. Beams are ranked by log-probabilities of what all these leave; without beams it changes nothing.
     renormalize_logits: bool | None = None
-    decoder_start_token_id: int | None = (
-        None  # that an encoder-decoder's answer begins after; the model's own
-    )
+    # The token that an encoder-decoder's answer begins after; the model's own.
+    decoder_start_token_id: int | None = None
     # A longer prompt is cut to its last so many tokens, of which the first is the token that begins texts if
     # the prompt's was; a source to its first, of which those that end it stay; -1: as `generate` cuts with
     # truncation=True.

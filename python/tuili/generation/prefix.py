@@ -23,12 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuili import __version__, _core
-from tuili.capacity import KvDtype
+from tuili.checks import described, invalid
 from tuili.errors import InvalidParameterError, KVCacheExhaustedError, ModelFormatError, NumericError
-from tuili.generation.checks import described, invalid
+from tuili.generation.capacity import KvDtype
 from tuili.generation.core_params import salt_number
 from tuili.generation.engine import Engine
 from tuili.generation.params import SamplingParams, resolve
+from tuili.loading.checkpoint import Bytes
 from tuili.loading.files import shown
 
 MAGIC = b"TUILIKVP"
@@ -40,8 +41,6 @@ N_TRIES = 3  # at computing a prefix whose blocks others take before they are co
 # model, salt, n_tokens, bytes of all blocks
 _HEADER = struct.Struct("<8sII16s32s16sIQ32s32sQQ")
 _SUM_BYTES = 32
-
-Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from tuili.checks import described, invalid
 from tuili.errors import InvalidParameterError, TuiliError
-from tuili.generation.checks import described, invalid
 
 BUDGET_S = 1.0  # for all processors of a request, per token
 MAX_PROCESSORS = 16

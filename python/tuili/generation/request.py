@@ -16,8 +16,8 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tuili.checks import number
 from tuili.errors import GrammarError, RequestCancelled
-from tuili.generation.checks import number
 from tuili.generation.outputs import (
     Chunk,
     CompletionOutput,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from tuili import _core
+from tuili.checks import invalid
 from tuili.errors import NO_TOKEN_ALLOWED, GrammarError, NumericError, TuiliError
 from tuili.generation import processors
-from tuili.generation.checks import invalid
 from tuili.generation.delivery import Piece, Row
 from tuili.generation.grammar import Constraint
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 from urllib.parse import quote, unquote
 
+from tuili.checks import invalid
 from tuili.errors import GrammarError, ModelFormatError
 from tuili.generation import quantifiers
-from tuili.generation.checks import invalid
 from tuili.loading.files import parse_json
 
 MAX_SCHEMA_BYTES = 256 << 10

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tuili.checks import described, invalid
 from tuili.errors import InvalidParameterError, TokenIdError
-from tuili.generation.checks import described, invalid
 
 
 def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarray:

@@ -14,8 +14,8 @@ from typing import Any, cast
 import numpy as np
 
 from tuili._core import PackedWeight, ops
-from tuili.loading.checkpoint import Checkpoint, Derived, TensorInfo
-from tuili.loading.weights import Bytes, to_float32
+from tuili.loading.checkpoint import FLOATS, Bytes, Checkpoint, Derived, TensorInfo
+from tuili.loading.weights import to_float32
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Turned:
             else partial(self.derived.read, checkpoint)
         )
         data = read(0, stored.n_bytes)
-        if stored.format in ("f32", "f16", "bf16"):
+        if stored.format in FLOATS:
             values = to_float32(data, stored.format)
         else:
             n = math.prod(stored.shape[:-1])

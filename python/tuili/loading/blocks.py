@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
+from tuili.loading.checkpoint import Bytes
+
 Codes = NDArray[np.uint8]  # [n_blocks, 32 or 256], each within its format's bits
 Halves = NDArray[np.float16]  # [n_blocks]
 

@@ -39,7 +39,8 @@ FORMATS = {
     "q5_k": BlockFormat(256, 176, (0, 2)),
     "q6_k": BlockFormat(256, 210, (208,)),
 }
-
+FLOATS = ("f32", "f16", "bf16")
+Bytes = NDArray[np.uint8]
 
 # Those that are stored in files alone, and become others while they are read.
 FOREIGN_FORMATS = {
@@ -82,7 +83,7 @@ class Derived(Protocol):
     def sources(self) -> tuple[TensorInfo, ...]:
         """The tensors that it is computed from."""
 
-    def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> NDArray[np.uint8]:
+    def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> Bytes:
         """Its bytes [begin, begin + n_bytes)."""
 
 
@@ -119,7 +120,7 @@ class Checkpoint:
                 tensor.name, tensor.format, tensor.shape, tensor.offset, tensor.n_bytes, part
             )
 
-    def read(self, name: str, begin: int = 0, n_bytes: int | None = None) -> NDArray[np.uint8]:
+    def read(self, name: str, begin: int = 0, n_bytes: int | None = None) -> Bytes:
         """The bytes of a tensor, or n_bytes of them from `begin` on, in an array of their own."""
         tensor = self.tensors[name]
         length = tensor.n_bytes if n_bytes is None else n_bytes
@@ -127,7 +128,7 @@ class Checkpoint:
             return self.derived[name].read(self, begin, length)
         return self.read_stored(tensor, begin, length)
 
-    def read_stored(self, tensor: TensorInfo, begin: int, n_bytes: int) -> NDArray[np.uint8]:
+    def read_stored(self, tensor: TensorInfo, begin: int, n_bytes: int) -> Bytes:
         """The same of a tensor that a file holds, also if it is no part of the model itself."""
         data = np.empty(n_bytes, np.uint8)
         self._file(tensor.part).read_into(data.data, tensor.offset + begin)

@@ -57,8 +57,12 @@ class Config:
     def fill(self, usual: Mapping[str, float]) -> None:
         """Take `usual` for the settings that the file does not mention; one that is null stays null."""
         missing = {key: value for key, value in usual.items() if key not in self.values}
-        self.values = {**self.values, **missing}
+        self.update(**missing)
         self.defaults.update(missing)
+
+    def update(self, **values: Any) -> None:
+        """Take `values` in the place of what the file says; the object that was read from it stays."""
+        self.values = {**self.values, **values}
 
     def _get(self, key: str, default: Any) -> Any:
         self.asked.add(key)

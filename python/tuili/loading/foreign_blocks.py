@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuili.loading.blocks import Bytes, encode_q6_k, encode_q8_0
-from tuili.loading.checkpoint import FOREIGN_FORMATS, FORMATS, Checkpoint, TensorInfo
+from tuili.loading.blocks import encode_q6_k, encode_q8_0
+from tuili.loading.checkpoint import FOREIGN_FORMATS, FORMATS, Bytes, Checkpoint, TensorInfo
 from tuili.loading.mxfp4 import to_q5_0
 
 _PIECE_BYTES = 1 << 20  # made at a time: what is computed on the way takes several bytes a value

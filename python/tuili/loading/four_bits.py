@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuili.errors import ModelUnsupportedError
-from tuili.loading.blocks import Bytes, encode_q4_1, encode_q4_k
+from tuili.loading.blocks import encode_q4_1, encode_q4_k
+from tuili.loading.checkpoint import Bytes
 
 Floats = NDArray[np.float32]
 

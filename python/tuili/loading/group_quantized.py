@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuili.errors import ModelFormatError
-from tuili.loading.blocks import Bytes, encode_q4_0, encode_q5_0, encode_q8_0
-from tuili.loading.checkpoint import FORMATS, Checkpoint, TensorInfo
+from tuili.loading.blocks import encode_q4_0, encode_q5_0, encode_q8_0
+from tuili.loading.checkpoint import FLOATS, FORMATS, Bytes, Checkpoint, TensorInfo
 from tuili.loading.config import MAX_INNER
 from tuili.loading.files import shown
 from tuili.loading.weights import to_float32
@@ -33,7 +33,6 @@ Layout = Literal["gptq", "gptq_v2", "awq"]
 _AWQ_ORDER = np.array([0, 16, 4, 20, 8, 24, 12, 28], np.uint32)  # where each of eight codes begins, in bits
 # The formats that hold whole numbers from -middle to middle - 1, times a scale.
 _MIDDLES = {"q4_0": 8, "q5_0": 16, "q8_0": 128}
-_FLOATS = ("f16", "bf16", "f32")
 _OUTPUTS = 512  # decoded at a time
 
 
@@ -200,7 +199,7 @@ def _weight(checkpoint: Checkpoint, stem: str, packing: Packing, group_size: int
         raise _shape_error(codes, f"1 to {MAX_INNER} inputs and a multiple of {n} outputs")
     n_groups = 1 if group_size == -1 else -(-n_in // group_size)
     zeros = _expect(tensors, f"{stem}.qzeros", ("I32",), (n_groups, n_out // n))
-    scales = _expect(tensors, f"{stem}.scales", _FLOATS, (n_groups, n_out))
+    scales = _expect(tensors, f"{stem}.scales", FLOATS, (n_groups, n_out))
     _expect(tensors, codes.name, ("I32",), codes.shape)
     groups = np.arange(n_in, dtype=np.int32) // np.int32(n_in if group_size == -1 else group_size)
     sources = [codes, zeros, scales]

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuili.errors import ModelFormatError
-from tuili.loading.checkpoint import FORMATS, TensorInfo
+from tuili.loading.checkpoint import FORMATS, Bytes, TensorInfo
 from tuili.loading.config import Config
 from tuili.loading.files import shown
 
-Bytes = NDArray[np.uint8]
 Shape = tuple[int, ...]
 Constant = float | NDArray[np.float32]  # of all elements, or each
 

@@ -14,6 +14,7 @@ from tuili._core import MAX_THREADS, Model, ModelBuilder, ModelSpec
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelLimitError
 from tuili.loading import heads
 from tuili.loading.architectures.decoder_heads import HeadedDecoder
+from tuili.loading.checkpoint import FLOATS
 from tuili.loading.files import StrPath, shown
 from tuili.loading.four_bits import quantize_int4
 from tuili.loading.gguf_metadata import Metadata
@@ -23,7 +24,6 @@ from tuili.loading.model_source import ModelSource, TokenizerFiles, open_source
 from tuili.loading.sentence_maps import SentenceMap
 from tuili.loading.task_parameters import task_parameters
 from tuili.loading.tensor_plan import (
-    FLOATS,
     PlannedTensor,
     find_head,
     find_tied,

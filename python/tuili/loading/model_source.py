@@ -9,13 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from tuili.errors import ModelFormatError, ModelIOError, ModelUnsupportedError, TemplateError, TokenizerError
-from tuili.loading import (
-    prequantized,
-    safetensors_file,
-    static_embeddings,
-    tokenizer_documents,
-    word_scores,
-)
+from tuili.loading import prequantized, safetensors_file, static_embeddings, word_scores
 from tuili.loading.architectures import static_embedding
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_POSITIONS, MAX_VOCAB, Config, read_config
@@ -34,7 +28,6 @@ from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.gguf_unread import refuse_unread
 from tuili.loading.heads import WRITERS
 from tuili.loading.language_part import language_part, take_language_part
-from tuili.loading.numbering import Numbering
 from tuili.loading.registry import (
     HF_SEQ2SEQ,
     as_embedder,
@@ -44,6 +37,8 @@ from tuili.loading.registry import (
 )
 from tuili.loading.sentence_maps import SentenceMap
 from tuili.loading.sentence_modules import first_module, read_modules
+from tuili.loading.tokenizers import documents as tokenizer_documents
+from tuili.loading.tokenizers.numbering import Numbering
 
 MAX_TOKENIZER_BYTES = 64 << 20
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -156,7 +151,7 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> ModelSource:
     ranking = cross_encoder(root, inside=inside)
     if ranking is not None:
         if ranking.activation is not None:  # else config.json may have one, too
-            config.values = {**config.values, "sentence_transformers": {"activation_fn": ranking.activation}}
+            config.update(sentence_transformers={"activation_fn": ranking.activation})
         config = word_scores.as_classifier(config) if ranking.words else config
     elif os.path.lexists(os.path.join(root, "modules.json")):
         config = as_embedder(config)

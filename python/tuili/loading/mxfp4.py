@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuili.errors import ModelFormatError, ModelUnsupportedError
-from tuili.loading.blocks import Bytes, encode_q5_0
-from tuili.loading.checkpoint import FORMATS, Checkpoint, TensorInfo
+from tuili.loading.blocks import encode_q5_0
+from tuili.loading.checkpoint import FORMATS, Bytes, Checkpoint, TensorInfo
 from tuili.loading.files import shown
 
 _Q5_0 = FORMATS["q5_0"]

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tuili.errors import TuiliError
-from tuili.loading import gguf_index, tokenizer_cache
+from tuili.loading import gguf_index
 from tuili.loading.files import StrPath
 from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.model import LoadedModel, LoadPlan, check_options, load, plan_model
 from tuili.loading.model_source import TokenizerFiles
 from tuili.loading.packed_cache import PackedCache, folder_of
-from tuili.loading.tokenizer import LoadedTokenizer, from_gguf, from_huggingface
+from tuili.loading.tokenizers import cache as tokenizer_cache
+from tuili.loading.tokenizers.tokenizer import LoadedTokenizer, from_gguf, from_huggingface
 
 logger = logging.getLogger("tuili")
 

@@ -21,11 +21,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tuili._core import PACKED_LAYOUT_VERSION
 from tuili.errors import ModelFormatError
+from tuili.loading.checkpoint import Bytes
 
 MAGIC = b"TUILIPAK"
 SUFFIX = ".packed"
@@ -37,7 +35,6 @@ _ALIGNMENT = 64
 _SLICE_BYTES = 16 << 20
 _WRITE_BYTES = 4 << 20  # twice a huge page
 
-Bytes = NDArray[np.uint8]
 Place = tuple[int, int, str]  # begin, length, sha256
 
 

@@ -274,14 +274,14 @@ def with_architecture(config: Config) -> Config:
     names = config.values.get("architectures")
     own = _LLAMAS.get(kind) if isinstance(kind, str) else None
     if own and isinstance(names, list) and len(names) == 1 and str(names[0]).startswith("Llama"):
-        config.values = {**config.values, "architectures": [str(names[0]).replace("Llama", own, 1)]}
+        config.update(architectures=[str(names[0]).replace("Llama", own, 1)])
     is_name = isinstance(kind, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", kind)
     if config.values.get("architectures") is None and is_name:
         for name in HF_ARCHITECTURES:
             stem = re.sub(_PLAIN_ENDS, "", name)
             if letters(_SPELT.get(stem, stem)) == letters(str(kind)):
                 config.defaults["architectures"] = [name]
-                config.values = {**config.values, "architectures": [name]}
+                config.update(architectures=[name])
                 break
     return config
 
@@ -295,7 +295,7 @@ def as_embedder(config: Config) -> Config:
         stems = [name.removesuffix(words) for words in WRITERS if name.endswith(words)]
         if stems and name in HF_ARCHITECTURES and stems[0] not in _DECODERS_ALONE:
             name = f"{stems[0]}Model"
-        config.values = {**config.values, "architectures": [name]}
+        config.update(architectures=[name])
     return config
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from tuili import _core
 from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading import safetensors_file
+from tuili.loading.checkpoint import FLOATS
 from tuili.loading.config import MAX_CONFIG_BYTES, MAX_MODEL, MAX_POSITIONS, Config, read_config
 from tuili.loading.files import parse_json, read_file, shown
 from tuili.loading.sentence_maps import (
@@ -308,7 +309,7 @@ def _tensors(
     ) as checkpoint:
         for name, shape in shapes.items():
             stored = checkpoint.tensors.get(name)
-            if stored is None or stored.shape != shape or stored.format not in ("f32", "f16", "bf16"):
+            if stored is None or stored.shape != shape or stored.format not in FLOATS:
                 raise ModelFormatError(
                     f"{subfolder}: tensor {name} {list(shape)} is missing or another", code="tensor_shape"
                 )

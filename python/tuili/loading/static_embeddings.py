@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuili.errors import ModelFormatError, ModelUnsupportedError
-from tuili.loading.checkpoint import Checkpoint, TensorInfo
+from tuili.loading.checkpoint import FLOATS, Checkpoint, TensorInfo
 from tuili.loading.config import MAX_POSITIONS, Config
 from tuili.loading.files import parse_json
 from tuili.loading.weights import to_float32
@@ -15,7 +15,7 @@ from tuili.loading.weights import to_float32
 TABLE = "embedding.weight"
 # Of Model2Vec: rows, the row of each token id, and a factor of each token id.
 _ROWS, _PLACES, _FACTORS = "embeddings", "mapping", "weights"
-_INTEGERS, _NUMBERS = ("I64", "I32"), ("f32", "f16", "bf16", "F64", "I8")
+_INTEGERS, _NUMBERS = ("I64", "I32"), (*FLOATS, "F64", "I8")
 _PLAIN = {"F64": "<f8", "I64": "<i8", "I32": "<i4", "I8": "<i1"}
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tuili._core import ModelBuilder, ModelSpec
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError
 from tuili.loading import heads
-from tuili.loading.checkpoint import FORMATS, TensorInfo
+from tuili.loading.checkpoint import FLOATS, FORMATS, TensorInfo
 from tuili.loading.config import Config
 from tuili.loading.files import shown
 from tuili.loading.four_bits import int4_format
@@ -19,7 +19,6 @@ from tuili.loading.model_source import ModelSource
 from tuili.loading.tied_heads import HEADS, untie
 from tuili.loading.weights import FLOAT_FORMATS
 
-FLOATS = ("f32", "f16", "bf16")
 _ATTENTION = ("query", "key", "value", "output")
 _LINEAR = (*_ATTENTION, *(f"cross_{name}" for name in _ATTENTION), "attention_gate", "gate", "up", "down")
 _TABLES = ("position_embedding", "token_type_embedding", "distance_table")
@@ -167,9 +166,10 @@ def _names(source: ModelSource) -> tuple[Names, Sequence[str], str]:
     module = source.module
     if source.kind == "gguf":
         own = getattr(module, "gguf_tensor_names", None)
-        return own(source.config) if own else module.GGUF_TENSOR_NAMES, module.GGUF_IGNORED_TENSORS, ""
+        extras = getattr(module, "GGUF_IGNORED_TENSORS", ())
+        return own(source.config) if own else module.GGUF_TENSOR_NAMES, extras, ""
     names = module.tensor_names(source.config) if hasattr(module, "tensor_names") else module.TENSOR_NAMES
-    return names, module.IGNORED_TENSORS, getattr(module, "BASE_PREFIX", "model.")
+    return names, getattr(module, "IGNORED_TENSORS", ()), getattr(module, "BASE_PREFIX", "model.")
 
 
 def _match_names(

@@ -25,7 +25,7 @@ def untie(config: Config, checkpoint: Checkpoint, stored: Mapping[str, TensorInf
     if _are_equal(checkpoint, embedding, head):
         return None
     stated = config.values.get("tie_word_embeddings") is not None
-    config.values = {**config.values, "tie_word_embeddings": False}
+    config.update(tie_word_embeddings=False)
     if not stated:
         return None
     return f"tie_word_embeddings is true, but '{shown(head.name)}' is another matrix than the embedding: used"

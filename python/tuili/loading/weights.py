@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuili.errors import ModelFormatError, ModelUnsupportedError
-from tuili.loading.checkpoint import FORMATS
-
-Bytes = NDArray[np.uint8]
+from tuili.loading.checkpoint import FORMATS, Bytes
 
 # The option `dtype` and the format that it asks for.
 FLOAT_FORMATS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}

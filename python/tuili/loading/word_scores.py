@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading.architectures.decoder_heads import HeadedDecoder
-from tuili.loading.checkpoint import Checkpoint, TensorInfo
+from tuili.loading.checkpoint import FLOATS, Bytes, Checkpoint, TensorInfo
 from tuili.loading.config import Config
 from tuili.loading.files import shown
 from tuili.loading.layout import our_names
-from tuili.loading.weights import FLOAT_FORMATS, to_float32
+from tuili.loading.weights import to_float32
 
 _WORDS, _CLASSIFIER = "ForCausalLM", "ForSequenceClassification"
 _SCORE = "score.weight"
@@ -30,7 +29,7 @@ class WordScore:
     ids: tuple[int, ...]
     sources = ()  # the head stays listed
 
-    def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> NDArray[np.uint8]:
+    def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> Bytes:
         size = self.head.n_bytes // self.head.shape[0]
         rows = [checkpoint.read(self.head.name, i * size, size) for i in self.ids]
         values = [to_float32(row, self.head.format).reshape(-1) for row in rows]
@@ -50,7 +49,7 @@ def as_classifier(config: Config) -> Config:
             )
         own: dict[str, Any] = {"architectures": [stem + _CLASSIFIER]}
         own |= {"num_labels": 1, "id2label": None, "pad_token_id": None}
-        config.values = {**config.values, **own}
+        config.update(**own)
     return config
 
 
@@ -76,7 +75,7 @@ def add_score(checkpoint: Checkpoint, module: Any, config: Config, ids: Sequence
         if parts is not None and parts.names[0] in ("head", "token_embedding"):
             found[parts.names[0]] = info
     head = found.get("head") or found.get("token_embedding")
-    if head is None or head.format not in FLOAT_FORMATS.values() or len(head.shape) != 2:
+    if head is None or head.format not in FLOATS or len(head.shape) != 2:
         raise ModelUnsupportedError(f"{what}: the head for words is not a matrix of floats", code="module")
     if any(i >= head.shape[0] for i in ids):
         raise ModelFormatError(f"{what}: token ids from 0 to {head.shape[0] - 1}", code="config_value")

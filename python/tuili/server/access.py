@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from starlette.types import Scope
 
-from tuili.completions import is_model_name
+from tuili.chat.completions import is_model_name
 from tuili.server.replies import Refused
 from tuili.server.settings import Settings
 

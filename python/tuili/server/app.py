@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from tuili.completions import in_names
+from tuili.chat.completions import in_names
 from tuili.errors import DeadlineExceeded, ModelUnsupportedError, RequestCancelled
 from tuili.generation.outputs import Chunk
 from tuili.generation.request import Handle

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tuili import __version__
-from tuili.completions import MAX_NAME_CHARS, NAMES
-from tuili.generation.checks import MAX_TOKEN_IDS, MAX_WORD_IDS
+from tuili.chat.completions import MAX_NAME_CHARS, NAMES
+from tuili.chat.messages import ROLES
+from tuili.checks import MAX_TOKEN_IDS, MAX_WORD_IDS
 from tuili.generation.params import MAX_BEAMS, MAX_DEADLINE_S, MAX_DRAFTED, MAX_LOGPROBS
 from tuili.server.text_requests import MAX_BAD_WORDS, MAX_CHOICES, MAX_PROMPTS, MAX_STOP_STRINGS
 from tuili.server.vector_requests import MAX_DOCUMENTS
@@ -116,7 +117,7 @@ _SAMPLING: dict[str, Schema] = {
 _MESSAGE: Schema = {
     "type": "object",
     "properties": {
-        "role": {"enum": ["system", "developer", "user", "assistant", "tool"]},
+        "role": {"enum": list(ROLES)},
         "content": {
             "anyOf": [
                 {"type": "string"},

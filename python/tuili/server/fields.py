@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tuili.checks import described, invalid
 from tuili.errors import ModelFormatError, ModelLimitError
-from tuili.generation.checks import described, invalid
 from tuili.llm import LLM
 from tuili.loading.files import parse_json, shown
 from tuili.server.lengths import Lengths

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from tuili import completions
+from tuili.chat import completions
+from tuili.chat.tool_calls import CallReader, Tools
 from tuili.generation.outputs import Chunk, CompletionOutput, RequestOutput, TokenLogprob, Totals
 from tuili.generation.params import SamplingParams
 from tuili.generation.request import Handle
 from tuili.generation.spelling import TextDecoder
-from tuili.tokenization import Detokenizer, Tokenizer
-from tuili.tool_calls import CallReader, Tools
+from tuili.tokenization.tokenizer import Detokenizer, Tokenizer
 
 LONG_PIECE = 64  # log-probabilities of a piece that is written on a thread
 

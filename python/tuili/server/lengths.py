@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tuili.errors import PromptTooLongError
-from tuili.tokenization import Tokenizer
+from tuili.tokenization.tokenizer import Tokenizer
 
 MAX_BYTES_PER_TOKEN = 256  # of a text; one that has more bytes than so many of all tokens is not tokenized
 SHORT_BYTES = 16 << 10  # are encoded at once

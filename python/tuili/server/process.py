@@ -22,9 +22,9 @@ from typing import Any, NoReturn
 
 import uvicorn
 
-from tuili.command_line import MODEL_OPTIONS, bar, given_options
+from tuili.checks import invalid
+from tuili.cli.command import MODEL_OPTIONS, bar, given_options
 from tuili.errors import InvalidParameterError, TuiliError
-from tuili.generation.checks import invalid
 from tuili.llm import LLM
 from tuili.server import settings as configuration
 from tuili.server.app import App

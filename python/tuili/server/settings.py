@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuili.completions import MODEL_NAME, given_name, is_model_name
-from tuili.errors import InvalidParameterError
-from tuili.generation.checks import (
+from tuili.chat.completions import MODEL_NAME, given_name, is_model_name
+from tuili.checks import (
     Check,
     boolean,
     described,
@@ -28,6 +27,7 @@ from tuili.generation.checks import (
     measured,
     only_known,
 )
+from tuili.errors import InvalidParameterError
 from tuili.llm import LLM
 from tuili.loading.files import StrPath, read_file
 

@@ -11,8 +11,8 @@ import threading
 import time
 from collections import Counter
 
+from tuili.checks import invalid
 from tuili.errors import QueueFullError, RequestCancelled
-from tuili.generation.checks import invalid
 from tuili.server.access import ANYBODY, Tenant
 from tuili.server.replies import Refused, refusal
 from tuili.server.settings import Settings

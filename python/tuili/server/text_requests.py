@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tuili import completions
-from tuili.generation.checks import (
+from tuili.chat import completions
+from tuili.chat.rendering import WORDS, Rendering, with_tools
+from tuili.checks import (
     boolean,
     described,
     integer,
@@ -23,9 +24,8 @@ from tuili.generation.checks import (
     unknown_name,
 )
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams
+from tuili.generation.prompts import is_one
 from tuili.generation.request import Handle
-from tuili.prompts import is_one
-from tuili.rendering import WORDS, Rendering, with_tools
 from tuili.server.fields import CUT, Fields, Served, required
 from tuili.server.formats import ChatFormat, Format, TextFormat
 from tuili.server.lengths import Lengths

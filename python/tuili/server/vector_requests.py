@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tuili import completions
-from tuili.embedding import checked_texts
-from tuili.generation.checks import (
+from tuili.chat import completions
+from tuili.checks import (
     boolean,
     cut_length,
     described,
@@ -25,6 +24,7 @@ from tuili.generation.checks import (
     one_of,
     only_known,
 )
+from tuili.embedding.options import checked_texts
 from tuili.server.fields import CUT, Fields, Served, required
 from tuili.tasks import classification
 from tuili.tasks.encoding import Room

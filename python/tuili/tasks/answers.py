@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from tuili.checks import boolean
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import boolean
-from tuili.loading.token_bytes import CLEAN_UP
+from tuili.loading.tokenizers.token_bytes import CLEAN_UP
 
 WORDS = ("return_text", "return_tensors", "clean_up_tokenization_spaces")
 # As transformers does, which unlike BERT's decoder makes no "don't" of "do not".

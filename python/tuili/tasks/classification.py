@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tuili.encoder import Progress
+from tuili.checks import boolean, described, integer
+from tuili.embedding.encoder import Progress
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import boolean, described, integer
 from tuili.loading.heads import Head
 from tuili.loading.sentence_maps import ACTIVATIONS
 from tuili.tasks.encoding import Encoded, Room, checked_str, room

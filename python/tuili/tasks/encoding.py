@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from tuili.checks import boolean, described, integer, invalid, only_known
 from tuili.errors import CUTTING_HELPS, ModelUnsupportedError, PromptTooLongError
-from tuili.generation.checks import boolean, described, integer, invalid, only_known
-from tuili.loading.tokenizer import CutSide
-from tuili.loading.tokenizer_calls import call
-from tuili.tokenization import Tokenizer, clean_text, encoding_of
+from tuili.loading.tokenizers.calls import call
+from tuili.loading.tokenizers.tokenizer import CutSide
+from tuili.tokenization.tokenizer import Tokenizer, clean_text, encoding_of
 
 if TYPE_CHECKING:
     from tokenizers import Encoding

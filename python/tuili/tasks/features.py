@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tuili import _core
-from tuili.generation.checks import boolean
+from tuili.checks import boolean
 from tuili.tasks.encoding import Room, checked_str, room, together
 from tuili.tasks.pipeline import Pipeline, many
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tuili.checks import MAX_INT, described, integer, invalid, token_ids, unknown_name
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import MAX_INT, described, integer, invalid, token_ids, unknown_name
 from tuili.generation.params import ALIASES, NAMES, SamplingParams, canonical_names
 
 if TYPE_CHECKING:

@@ -6,19 +6,19 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from tuili.chat.rendering import WORDS, Rendering, rendering, with_tools
+from tuili.checks import MAX_INT, boolean, described, integer, invalid, is_text
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import MAX_INT, boolean, described, integer, invalid, is_text
 from tuili.generation.outputs import CompletionOutput, RequestOutput
 from tuili.generation.params import SamplingParams, from_options
+from tuili.generation.prompts import is_chat
+from tuili.generation.sources import ANSWER_LEN
 from tuili.generation.structure import form_of
-from tuili.prompts import is_chat
-from tuili.rendering import WORDS, Rendering, rendering, with_tools
-from tuili.sources import ANSWER_LEN
 from tuili.tasks.answers import as_ids, cleaned
 from tuili.tasks.encoding import checked_str
 from tuili.tasks.generate_words import in_our_words, settled
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
-from tuili.tokenization import encoding_of
+from tuili.tokenization.tokenizer import encoding_of
 
 TASK = "text-generation"
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from tuili import _core
-from tuili.encoder import Encoder, Progress
+from tuili.embedding.encoder import Encoder, Progress
 from tuili.errors import InvalidParameterError, ModelUnsupportedError, NumericError
 from tuili.loading.files import shown
 from tuili.loading.heads import AnswerRow, Head
 from tuili.tasks.encoding import Encoded, Room, encode
-from tuili.tokenization import Tokenizer
+from tuili.tokenization.tokenizer import Tokenizer
 
 
 class TaskModel:

@@ -42,7 +42,7 @@ class PairReading:
     def _messages(self, model: TaskModel, query: str, document: str) -> list[int]:
         if self.template is None:
             raise TemplateError("the model has no chat template, which pairs need", code="template_missing")
-        from tuili import chat  # here: most models need no templates
+        from tuili.chat import template as chat  # here: most models need no templates
 
         prompt = chat.render_pair(
             self.template,

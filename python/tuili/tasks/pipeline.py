@@ -14,14 +14,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+from tuili.checks import MAX_INT, described, integer, invalid, only_known
 from tuili.errors import InvalidParameterError, PromptTooLongError
-from tuili.generation.checks import MAX_INT, described, integer, invalid, only_known
 from tuili.tasks.head import cannot
 
 if TYPE_CHECKING:
     from tuili.llm import LLM
     from tuili.loading.files import StrPath
-    from tuili.tokenization import Tokenizer
+    from tuili.tokenization.tokenizer import Tokenizer
 
 # Task -> where its pipeline is.
 _PLACES = {

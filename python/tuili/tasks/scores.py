@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tuili.generation.checks import one_of
+from tuili.checks import one_of
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

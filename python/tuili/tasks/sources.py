@@ -11,8 +11,8 @@ from tuili.tasks.encoding import too_long
 
 if TYPE_CHECKING:
     from tuili.llm import LLM
-    from tuili.loading.languages import Languages
-    from tuili.tokenization import Tokenizer
+    from tuili.loading.tokenizers.languages import Languages
+    from tuili.tokenization.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tuili.checks import boolean, described, integer, invalid
 from tuili.errors import CUTTING_HELPS, InvalidParameterError, PromptTooLongError
-from tuili.generation.checks import boolean, described, integer, invalid
-from tuili.loading.tokenizer_calls import call
+from tuili.loading.tokenizers.calls import call
 from tuili.tasks.encoding import Encoded, checked_str, joined, room
 from tuili.tasks.pipeline import Pipeline
 from tuili.tasks.scores import best, softmax
-from tuili.tokenization import clean_text, encoding_of
+from tuili.tokenization.tokenizer import clean_text, encoding_of
 
 TASK = "question-answering"
 _HIDDEN = -10000.0  # the logit of what cannot be an answer

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from tuili.checks import MAX_INT, boolean, integer
 from tuili.errors import InvalidParameterError, ModelUnsupportedError
-from tuili.generation.checks import MAX_INT, boolean, integer
 from tuili.generation.params import OF_BEAMS, SamplingParams, of_each
 from tuili.tasks.answers import WORDS, as_ids, cleaned
 from tuili.tasks.encoding import checked_str

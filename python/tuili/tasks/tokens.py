@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from tuili.checks import boolean, described, integer, invalid, one_of
 from tuili.errors import CUTTING_HELPS, InvalidParameterError
-from tuili.generation.checks import boolean, described, integer, invalid, one_of
-from tuili.loading.tokenizer_calls import call
+from tuili.loading.tokenizers.calls import call
 from tuili.tasks.encoding import Encoded, checked_str, joined, too_long
 from tuili.tasks.pipeline import Pipeline, many, marked
 from tuili.tasks.scores import softmax
-from tuili.tokenization import clean_text, encoding_of
+from tuili.tokenization.tokenizer import clean_text, encoding_of
 
 if TYPE_CHECKING:
     from tokenizers import Encoding

@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tuili.checks import described, integer, invalid
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import described, integer, invalid
 from tuili.loading.files import shown
-from tuili.loading.tokenizer_calls import call
+from tuili.loading.tokenizers.calls import call
 from tuili.tasks.answers import clean
 from tuili.tasks.encoding import Encoded, Room, checked_str, room, together
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.scores import best, softmax
-from tuili.tokenization import clean_text
+from tuili.tokenization.tokenizer import clean_text
 
 TASK = "fill-mask"
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tuili.generation.checks import boolean, described, invalid
+from tuili.checks import boolean, described, invalid
 from tuili.tasks.encoding import Room, checked_str, room
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.scores import best, softmax
@@ -55,9 +55,8 @@ class Task(Pipeline):
         template, alone, space = self.settings(chosen := self.options(options))
         texts = [checked_str(text, "sequences") for text in many(sequences, "sequences")]
         labels = _labels(chosen["candidate_labels"])
-        hypotheses = [
-            template.replace("{}", label) for label in labels
-        ]  # str.format would look up attributes
+        # str.format would look up attributes.
+        hypotheses = [template.replace("{}", label) for label in labels]
         alone = alone or len(labels) == 1
         inputs = self.tasks.encode_each([(text, pair, space) for text in texts for pair in hypotheses])
         rows = np.concatenate(self.tasks.answers(inputs)) if inputs else np.empty((0, 2), np.float32)

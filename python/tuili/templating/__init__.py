@@ -1,4 +1,4 @@
-"""Chat templates are code from untrusted files; this is where they run. Import `tuili.chat` instead of this.
+"""Chat templates are code from untrusted files; this is where `tuili.chat.template` runs them.
 
 A template has no access to Python: only the attributes, functions, filters and operators named in
 `environment` and `filters` exist for it. Every loop turn, call and operation spends fuel in proportion to its

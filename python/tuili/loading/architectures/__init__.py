@@ -2,8 +2,8 @@
 
 Each file has
     spec(config) -> ModelSpec                 from the settings of config.json
-    TENSOR_NAMES, IGNORED_TENSORS             names in Hugging Face folders -> ours, or Parts (layout.py);
-                                              regular expressions of known extras
+    TENSOR_NAMES                              names in Hugging Face folders -> ours, or Parts (layout.py)
+    IGNORED_TENSORS                           regular expressions of known extras (optional)
     BASE_PREFIX                               of names, which some folders leave out, if it is not "model."
     constants(config)                         regular expressions of tensors of ours that folders do not hold
                                               -> their value (optional)
@@ -13,15 +13,16 @@ Each file has
     fold(name, values) -> values              what a Hugging Face norm needs before it is ours (optional)
 and, where GGUF files of it exist (from_gguf.py),
     config_from_gguf(metadata, checkpoint)    the same settings under the same names
-    GGUF_TENSOR_NAMES, GGUF_IGNORED_TENSORS   or, for names that depend on them, gguf_tensor_names(config)
+    GGUF_TENSOR_NAMES                         or, for names that depend on them, gguf_tensor_names(config)
+    GGUF_IGNORED_TENSORS                      (optional)
     unpermute(name, config) -> n_heads or 0   whose rows to put back in order (optional)
     embedding_from_gguf(metadata)             how token vectors become one (encoders)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 from tuili._core import LayerSpec, ModelSpec, RopeSpec
 from tuili.errors import ModelUnsupportedError
@@ -102,7 +103,7 @@ def sizes(config: Config) -> Sizes:
 
 def renamed(config: Config, names: Mapping[str, str]) -> Config:
     """`config` with the settings of `names` (usual name -> this family's) under their usual names too."""
-    config.values = {**config.values, **{ours: config.values.get(theirs) for ours, theirs in names.items()}}
+    config.update(**{ours: config.values.get(theirs) for ours, theirs in names.items()})
     config.names = {**config.names, **names}
     return config
 
@@ -182,8 +183,8 @@ def rope_section(config: Config) -> Config | None:
     spelling goes before the new one, as in transformers."""
     scaling = config.section("rope_scaling" if config.values.get("rope_scaling") else "rope_parameters")
     if scaling is not None and "original_max_position_embeddings" in config:
-        original = {"original_max_position_embeddings": config.values["original_max_position_embeddings"]}
-        scaling.values = {**scaling.values, **original}
+        original = config.values["original_max_position_embeddings"]
+        scaling.update(original_max_position_embeddings=original)
     return scaling
 
 
@@ -243,8 +244,14 @@ def rope_of(
     return RopeSpec(inv_freq=inverse, scale=scale, interleaved=interleaved), limit
 
 
-def layer_of(size: Sizes, **settings: Any) -> LayerSpec:
-    """A layer of these sizes with rotary positions, gated and without biases unless `settings` say else."""
+def layer_of(
+    size: Sizes, *, biases: bool = False, attention_bias: bool = False, **settings: Any
+) -> LayerSpec:
+    """A layer of these sizes with rotary positions and gated unless `settings` say else.
+
+    biases          whether all of its maps have biases
+    attention_bias  whether those of attention have, query, key, value and output
+    """
     usual: dict[str, Any] = {
         "n_heads": size.n_heads,
         "n_kv_heads": size.n_kv_heads,
@@ -252,6 +259,9 @@ def layer_of(size: Sizes, **settings: Any) -> LayerSpec:
         "d_ff": size.d_ff,
         "rope": 0,
         "attention_scale": size.head_dim**-0.5,
+        "qkv_bias": biases or attention_bias,
+        "output_bias": biases or attention_bias,
+        "mlp_bias": biases,
     }
     return LayerSpec(**(usual | settings))
 
@@ -285,15 +295,16 @@ def decoder(
     return ModelSpec(**(usual | settings))
 
 
-def rotary_head_dim(config: Config, size: Sizes) -> int:
-    """head_dim, provided that all of it can be rotated."""
+def rotary_sizes(config: Config) -> Sizes:
+    """`sizes`, provided that all of a head can be rotated."""
+    size = sizes(config)
     if size.head_dim % 2:
         raise config.wrong("head_dim" if "head_dim" in config else "hidden_size", "an even head size")
     if config.number("partial_rotary_factor", 0.0, 1.0, 1.0) != 1.0:
         raise ModelUnsupportedError(
             f"{config.what}: partial_rotary_factor is not 1", code="config_unsupported"
         )
-    return size.head_dim
+    return size
 
 
 # Names of the parts that Hugging Face's decoders share.
@@ -318,6 +329,10 @@ ATTENTION_BIASES = {
     "model.layers.{i}.self_attn.v_proj.bias": "layers.{i}.value.bias",
     "model.layers.{i}.self_attn.o_proj.bias": "layers.{i}.output.bias",
 }
+QK_NORMS = {
+    "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
+    "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
+}
 MLP_BIASES = {
     "model.layers.{i}.mlp.gate_proj.bias": "layers.{i}.gate.bias",
     "model.layers.{i}.mlp.up_proj.bias": "layers.{i}.up.bias",
@@ -328,6 +343,36 @@ MLP_BIASES = {
 def without(names: Mapping[str, Any], *parts: str) -> dict[str, Any]:
     """The names that hold none of `parts`."""
     return {theirs: ours for theirs, ours in names.items() if not any(part in theirs for part in parts)}
+
+
+def with_biases(names: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Their name -> ours for the weight and the bias of each."""
+    pairs = list(names)
+    return {f"{theirs}.weight": ours for theirs, ours in pairs} | {
+        f"{theirs}.bias": f"{ours}.bias" for theirs, ours in pairs
+    }
+
+
+def in_layers(stem: str, names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Their name -> ours for modules of every layer i, which lie at `stem`.i in theirs."""
+    return ((f"{stem}.{{i}}.{theirs}", f"layers.{{i}}.{ours}") for theirs, ours in names.items())
+
+
+def fused(
+    theirs: str,
+    order: Literal["rows", "heads"] = "rows",
+    parts: Sequence[str] = ("query", "key", "value"),
+    **stored: bool,
+) -> dict[str, Any]:
+    """Their name -> ours for the weight and the bias of a layer's maps that lie in one.
+
+    stored  Parts' fields of the weight
+    """
+    ours = [f"layers.{{i}}.{part}" for part in parts]
+    return {
+        f"{theirs}.weight": Parts(tuple(ours), order, **stored),
+        f"{theirs}.bias": Parts(tuple(f"{name}.bias" for name in ours), order),
+    }
 
 
 def unfused(config: Config, names: Mapping[str, str]) -> Config:
@@ -346,6 +391,11 @@ def expert_names(where: str, gate: str, up: str, down: str) -> dict[str, str | P
         f"{where}.experts.gate_up_proj": Parts((f"{ours}gate", f"{ours}up"), stacked=True),
         f"{where}.experts.down_proj": Parts((f"{ours}down",), stacked=True),
     }
+
+
+def shared_expert_names(stem: str) -> dict[str, str]:
+    """Names of the expert that all tokens go through."""
+    return {f"{stem}.{part}_proj.weight": f"layers.{{i}}.shared.{part}" for part in ("gate", "up", "down")}
 
 
 def n_experts(config: Config, *keys: str, usual: int) -> int:

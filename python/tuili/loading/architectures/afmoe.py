@@ -9,6 +9,7 @@ from tuili.loading.architectures import (
     DECODER_NAMES,
     GLOBAL,
     LOCAL,
+    QK_NORMS,
     activation,
     decoder,
     expert_names,
@@ -17,11 +18,10 @@ from tuili.loading.architectures import (
     n_experts,
     n_used,
     rope,
-    rotary_head_dim,
-    sizes,
+    rotary_sizes,
+    shared_expert_names,
     window,
 )
-from tuili.loading.architectures.afmoe_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
 from tuili.loading.architectures.afmoe_gguf import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
 from tuili.loading.architectures.afmoe_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.config import MAX_INNER, MAX_LAYERS, Config
@@ -30,10 +30,9 @@ _LAYER, _MLP = "model.layers.{i}", "model.layers.{i}.mlp"
 TENSOR_NAMES = (
     DECODER_NAMES
     | ATTENTION_BIASES
+    | QK_NORMS
     | expert_names(_MLP, "gate_proj", "up_proj", "down_proj")
     | {
-        f"{_LAYER}.self_attn.q_norm.weight": "layers.{i}.query_norm",
-        f"{_LAYER}.self_attn.k_norm.weight": "layers.{i}.key_norm",
         f"{_LAYER}.self_attn.gate_proj.weight": "layers.{i}.attention_gate",
         f"{_LAYER}.post_attention_layernorm.weight": "layers.{i}.post_attention_norm",
         f"{_LAYER}.pre_mlp_layernorm.weight": "layers.{i}.mlp_norm",
@@ -41,20 +40,16 @@ TENSOR_NAMES = (
         f"{_MLP}.router.gate.weight": "layers.{i}.router",
         f"{_MLP}.expert_bias": "layers.{i}.selection_bias",
     }
-    | {
-        f"{_MLP}.shared_experts.{part}_proj.weight": f"layers.{{i}}.shared.{part}"
-        for part in ("gate", "up", "down")
-    }
+    | shared_expert_names(f"{_MLP}.shared_experts")
 )
-IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
     """AfmoeForCausalLM."""
     for key, written in {"score_func": "sigmoid", "route_norm": True, "n_group": 1, "topk_group": 1}.items():
         config.ignore(key, written)
-    size = sizes(config)
-    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)))
+    size = rotary_sizes(config)
+    rotation, limit = rope(config, size)
     length = window(config, 1024)
     every = config.integer("global_attn_every_n_layers", 1, MAX_LAYERS, 4)
     usual = [LOCAL if (i + 1) % every else GLOBAL for i in range(size.n_layers)]
@@ -80,8 +75,7 @@ def spec(config: Config) -> ModelSpec:
             attention_gate=True,
             rope=0 if kind == LOCAL else -1,
             sliding_window=length if kind == LOCAL else 0,
-            qkv_bias=bias,
-            output_bias=bias,
+            attention_bias=bias,
             moe=moe if i >= n_dense else None,
         )
         for i, kind in enumerate(layer_types(config, size.n_layers, usual))

@@ -27,7 +27,6 @@ GGUF_TENSOR_NAMES = (
         "blk.{i}.exp_probs_b.bias": "layers.{i}.selection_bias",
     }
 )
-GGUF_IGNORED_TENSORS = ()
 _INTEGERS = {"num_shared_experts": "expert_shared_count", "num_dense_layers": "leading_dense_block_count"}
 
 
@@ -44,6 +43,6 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
         raise ModelUnsupportedError(
             f"{metadata.what}: {prefix}.expert_weights_norm is not true", code="config_unsupported"
         )
-    windows = {"sliding_window": metadata.get_u32(f"{prefix}.attention.sliding_window"), "mup_enabled": True}
-    config.values = {**config.values, **windows}
+    window = metadata.get_u32(f"{prefix}.attention.sliding_window")
+    config.update(sliding_window=window, mup_enabled=True)
     return config

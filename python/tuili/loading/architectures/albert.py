@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import sizes
+from tuili.loading.architectures import sizes, with_biases
 from tuili.loading.architectures.encoders import (
     activation,
     bert_layer,
     head_names,
     post_norm_encoder,
     prefixed,
-    with_biases,
 )
 from tuili.loading.config import MAX_LAYERS, MAX_MODEL, Config
 

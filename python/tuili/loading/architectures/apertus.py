@@ -6,12 +6,12 @@ from tuili._core import ModelSpec
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
     LLAMA_NAMES,
+    QK_NORMS,
     activation,
     decoder,
     layer_of,
     rope,
-    rotary_head_dim,
-    sizes,
+    rotary_sizes,
     without,
 )
 from tuili.loading.architectures.apertus_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
@@ -25,11 +25,10 @@ from tuili.loading.config import Config
 TENSOR_NAMES = (
     without(LLAMA_NAMES, "gate_proj", "layernorm")
     | ATTENTION_BIASES
+    | QK_NORMS
     | {
         "model.layers.{i}.attention_layernorm.weight": "layers.{i}.attention_norm",
         "model.layers.{i}.feedforward_layernorm.weight": "layers.{i}.mlp_norm",
-        "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
-        "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
     }
 )
 IGNORED_TENSORS = (r"model\.layers\.\d+\.mlp\.act_fn\.(alpha_[pn]|beta|eps)",)
@@ -42,9 +41,9 @@ _SCALING |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 def spec(config: Config) -> ModelSpec:
     """ApertusForCausalLM."""
     if not ("rope_parameters" in config or "rope_scaling" in config):
-        config.values = {**config.values, "rope_parameters": _SCALING}
-    size = sizes(config)
-    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)), theta=_THETA)
+        config.update(rope_parameters=_SCALING)
+    size = rotary_sizes(config)
+    rotation, limit = rope(config, size, theta=_THETA)
     learned, bias = is_learned(config), config.flag("attention_bias", False)
     layers = [
         layer_of(
@@ -53,8 +52,7 @@ def spec(config: Config) -> ModelSpec:
             xielu=xielu(config, i) if learned else None,
             gated=False,
             qk_norm="heads",
-            qkv_bias=bias,
-            output_bias=bias,
+            attention_bias=bias,
         )
         for i in range(size.n_layers)
     ]

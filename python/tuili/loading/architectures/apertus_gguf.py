@@ -27,6 +27,5 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
         checked_eps(eps, "xielu.eps")
     parts = [[checked_factor(x, f"xielu.{part}") for x in numbers(part)] for part in PARTS]
     scaling = config.values["rope_scaling"] or {"rope_type": "default"}
-    learned = {"xielu": [list(layer) for layer in zip(*parts, strict=True)], "rope_parameters": scaling}
-    config.values = {**config.values, **learned}
+    config.update(xielu=[list(layer) for layer in zip(*parts, strict=True)], rope_parameters=scaling)
     return take_divisors(config, checkpoint)

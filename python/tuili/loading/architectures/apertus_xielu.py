@@ -7,7 +7,7 @@ import numpy as np
 from tuili._core import Xielu
 from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading.architectures import sizes
-from tuili.loading.checkpoint import Checkpoint
+from tuili.loading.checkpoint import FLOATS, Checkpoint
 from tuili.loading.config import Config
 from tuili.loading.weights import to_float32
 
@@ -26,7 +26,7 @@ def derive(checkpoint: Checkpoint, config: Config) -> None:
         for i in layers:
             _check_eps(checkpoint, i)
         found = [[_number(checkpoint, i, part) for part in PARTS] for i in layers]
-        config.values = {**config.values, "xielu": found}
+        config.update(xielu=found)
 
 
 def _check_eps(checkpoint: Checkpoint, layer: int) -> None:
@@ -41,7 +41,7 @@ def _number(checkpoint: Checkpoint, layer: int, part: str) -> float:
     stored = checkpoint.tensors.get(f"model.{name}") or checkpoint.tensors.get(name)
     if stored is None:
         raise ModelFormatError(f"tensor 'model.{name}' is missing", code="tensor_missing")
-    if stored.format not in ("f32", "f16", "bf16") or stored.shape not in ((), (1,)):
+    if stored.format not in FLOATS or stored.shape not in ((), (1,)):
         raise ModelFormatError(
             f"tensor '{stored.name}' must be one number, f32, f16 or bf16, not {stored.format} "
             f"{list(stored.shape)}",

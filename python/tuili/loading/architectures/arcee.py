@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import activation, decoder, layer_of, rope, rotary_head_dim, sizes, without
+from tuili.loading.architectures import activation, decoder, layer_of, rope, rotary_sizes, without
 from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
 from tuili.loading.architectures.llama import IGNORED_TENSORS as IGNORED_TENSORS
 from tuili.loading.architectures.llama import TENSOR_NAMES as _LLAMA
@@ -15,20 +15,17 @@ from tuili.loading.gguf_metadata import Metadata
 TENSOR_NAMES = without(_LLAMA, "gate_proj")
 
 GGUF_TENSOR_NAMES = without(DECODER_GGUF_NAMES, "ffn_gate")
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
     """ArceeForCausalLM."""
-    size = sizes(config)
-    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)))
-    bias = config.flag("attention_bias", False)
+    size = rotary_sizes(config)
+    rotation, limit = rope(config, size)
     layer = layer_of(
         size,
         activation=activation(config, usual="relu2"),
         gated=False,
-        qkv_bias=bias,
-        output_bias=bias,
+        attention_bias=config.flag("attention_bias", False),
         mlp_bias=config.flag("mlp_bias", False),
     )
     return decoder(config, size, [layer] * size.n_layers, [rotation], usual_eps=1e-5, max_positions=limit)

@@ -25,12 +25,11 @@ from tuili.loading.position_bias import alibi
 TENSOR_NAMES = without(LLAMA_NAMES, "q_proj", "k_proj", "v_proj") | {
     "model.layers.{i}.self_attn.W_pack.weight": Parts(
         ("layers.{i}.query", "layers.{i}.key", "layers.{i}.value")
-    ),
+    )
 }
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
-GGUF_IGNORED_TENSORS = ()
 
 _LARGE = 40  # layers of the model with linear biases
 _SECOND = 125_696  # words of Baichuan 2, whose head is normed row by row
@@ -50,10 +49,7 @@ def spec(config: Config) -> ModelSpec:
         rotation, limit = rope(config, size)
         ropes = [rotation]
     layer = layer_of(
-        size,
-        activation=activation(config),
-        rope=-1 if linear else 0,
-        position_bias=0 if linear else -1,
+        size, activation=activation(config), rope=-1 if linear else 0, position_bias=0 if linear else -1
     )
     biases = [alibi(size.n_heads, limit)] if linear else []
     layers = [layer] * size.n_layers
@@ -65,5 +61,5 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     config = decoder_config(metadata, checkpoint)
     if config.values["num_hidden_layers"] == _LARGE:
         length = config.values["max_position_embeddings"]
-        config.values = {**config.values, "max_position_embeddings": None, "model_max_length": length}
+        config.update(max_position_embeddings=None, model_max_length=length)
     return config

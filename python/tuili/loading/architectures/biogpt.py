@@ -5,8 +5,16 @@ from __future__ import annotations
 import math
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import activation, decoder, expect_only, layer_of, sizes, unfused
-from tuili.loading.architectures.encoders import with_biases
+from tuili.loading.architectures import (
+    activation,
+    decoder,
+    expect_only,
+    in_layers,
+    layer_of,
+    sizes,
+    unfused,
+    with_biases,
+)
 from tuili.loading.config import Config
 
 BASE_PREFIX = "biogpt."
@@ -24,12 +32,9 @@ TENSOR_NAMES = {
     "biogpt.embed_tokens.weight": "token_embedding",
     "biogpt.embed_positions.weight": "position_embedding",
     "output_projection.weight": "head",
-    **with_biases(
-        (f"biogpt.layers.{{i}}.{theirs}", f"layers.{{i}}.{ours}") for theirs, ours in LAYER.items()
-    ),
+    **with_biases(in_layers("biogpt.layers", LAYER)),
     **with_biases([("biogpt.layer_norm", "final_norm")]),
 }
-IGNORED_TENSORS = ()
 _OFFSET = 2
 
 
@@ -38,15 +43,7 @@ def spec(config: Config) -> ModelSpec:
     unfused(config, {})
     expect_only(config, "add_cross_attention", False)
     size = sizes(config)
-    layer = layer_of(
-        size,
-        activation=activation(config, usual="gelu"),
-        gated=False,
-        rope=-1,
-        qkv_bias=True,
-        output_bias=True,
-        mlp_bias=True,
-    )
+    layer = layer_of(size, activation=activation(config, usual="gelu"), gated=False, rope=-1, biases=True)
     return decoder(
         config,
         size,

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import decoder, expect_only, layer_of, sizes, unfused
+from tuili.loading.architectures import (
+    decoder,
+    expect_only,
+    fused,
+    in_layers,
+    layer_of,
+    sizes,
+    unfused,
+    with_biases,
+)
 from tuili.loading.architectures.from_gguf import (
     DECODER_GGUF_NAMES,
     GGUF_BIASES,
@@ -13,35 +22,26 @@ from tuili.loading.architectures.from_gguf import (
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_POSITIONS, Config
 from tuili.loading.gguf_metadata import Metadata
-from tuili.loading.layout import Parts
 from tuili.loading.position_bias import alibi
 
-_QKV = ("layers.{i}.query", "layers.{i}.key", "layers.{i}.value")
+_LAYER = {
+    "input_layernorm": "attention_norm",
+    "self_attention.dense": "output",
+    "post_attention_layernorm": "mlp_norm",
+    "mlp.dense_h_to_4h": "up",
+    "mlp.dense_4h_to_h": "down",
+}
 
 BASE_PREFIX = "transformer."
 TENSOR_NAMES = {
     "transformer.word_embeddings.weight": "token_embedding",
-    "transformer.word_embeddings_layernorm.weight": "embedding_norm",
-    "transformer.word_embeddings_layernorm.bias": "embedding_norm.bias",
-    "transformer.h.{i}.input_layernorm.weight": "layers.{i}.attention_norm",
-    "transformer.h.{i}.input_layernorm.bias": "layers.{i}.attention_norm.bias",
-    "transformer.h.{i}.self_attention.query_key_value.weight": Parts(_QKV, "heads"),
-    "transformer.h.{i}.self_attention.query_key_value.bias": Parts(
-        tuple(f"{name}.bias" for name in _QKV), "heads"
-    ),
-    "transformer.h.{i}.self_attention.dense.weight": "layers.{i}.output",
-    "transformer.h.{i}.self_attention.dense.bias": "layers.{i}.output.bias",
-    "transformer.h.{i}.post_attention_layernorm.weight": "layers.{i}.mlp_norm",
-    "transformer.h.{i}.post_attention_layernorm.bias": "layers.{i}.mlp_norm.bias",
-    "transformer.h.{i}.mlp.dense_h_to_4h.weight": "layers.{i}.up",
-    "transformer.h.{i}.mlp.dense_h_to_4h.bias": "layers.{i}.up.bias",
-    "transformer.h.{i}.mlp.dense_4h_to_h.weight": "layers.{i}.down",
-    "transformer.h.{i}.mlp.dense_4h_to_h.bias": "layers.{i}.down.bias",
-    "transformer.ln_f.weight": "final_norm",
-    "transformer.ln_f.bias": "final_norm.bias",
     "lm_head.weight": "head",
+    **fused("transformer.h.{i}.self_attention.query_key_value", "heads"),
+    **with_biases(in_layers("transformer.h", _LAYER)),
+    **with_biases(
+        [("transformer.word_embeddings_layernorm", "embedding_norm"), ("transformer.ln_f", "final_norm")]
+    ),
 }
-IGNORED_TENSORS = ()
 # A second name of each, and what the class fills in where a file has neither.
 _SIZES = {
     "hidden_size": ("n_embed", 64),
@@ -55,7 +55,6 @@ GGUF_TENSOR_NAMES = (
     | GGUF_NORM_BIASES
     | {"token_embd_norm.weight": "embedding_norm", "token_embd_norm.bias": "embedding_norm.bias"}
 )
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -65,11 +64,10 @@ def spec(config: Config) -> ModelSpec:
     if config.integer("pretraining_tp", 1, MAX_POSITIONS, 1) > 1:
         expect_only(config, "slow_but_exact", False)  # where transformers leaves biases out
     d_model = config.values["hidden_size"]
-    config.values = {
-        **config.values,
-        "intermediate_size": 4 * d_model if isinstance(d_model, int) else None,
-        "max_position_embeddings": config.integer("seq_length", 1, MAX_POSITIONS, 2048),
-    }
+    config.update(
+        intermediate_size=4 * d_model if isinstance(d_model, int) else None,
+        max_position_embeddings=config.integer("seq_length", 1, MAX_POSITIONS, 2048),
+    )
     size = sizes(config)
     normed = config.flag("apply_residual_connection_post_layernorm", False)
     layer = layer_of(
@@ -79,9 +77,7 @@ def spec(config: Config) -> ModelSpec:
         norm_placement="normed_residual" if normed else "pre",
         rope=-1,
         position_bias=0,
-        qkv_bias=True,
-        output_bias=True,
-        mlp_bias=True,
+        biases=True,
     )
     return decoder(
         config,

@@ -36,10 +36,8 @@ TENSOR_NAMES = (
         "model.layers.{i}.self_attn.k_norm.weight": Parts(("layers.{i}.key_norms.{e}",), stacked=True),
     }
 )
-IGNORED_TENSORS = ()
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_QK_NORMS_OF_HEADS
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -53,7 +51,6 @@ def spec(config: Config) -> ModelSpec:
         usual = [LOCAL if (i + 1) % pattern else GLOBAL for i in range(size.n_layers)]
         kinds = layer_types(config, size.n_layers, usual)
     length = window(config, 4096) if LOCAL in kinds else 0
-    bias = config.flag("attention_bias", False)
     layers = [
         layer_of(
             size,
@@ -62,8 +59,7 @@ def spec(config: Config) -> ModelSpec:
             qk_norm="layer" if not second and config.flag("use_qk_norm", False) else "none",
             rope=-1 if second and (kind == GLOBAL or not length) else 0,
             sliding_window=length if kind == LOCAL else 0,
-            qkv_bias=bias,
-            output_bias=bias,
+            attention_bias=config.flag("attention_bias", False),
         )
         for kind in kinds
     ]

@@ -14,6 +14,7 @@ from tuili.loading.architectures import (
     n_experts,
     n_used,
     rope,
+    shared_expert_names,
     sizes,
     window,
 )
@@ -25,18 +26,14 @@ _MLP = "model.layers.{i}.mlp"
 TENSOR_NAMES = (
     COHERE_NAMES
     | expert_names(_MLP, "gate_proj", "up_proj", "down_proj")
-    | {
-        f"{_MLP}.shared_experts.{part}_proj.weight": f"layers.{{i}}.shared.{part}"
-        for part in ("gate", "up", "down")
-    }
+    | shared_expert_names(f"{_MLP}.shared_experts")
 )
-IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
     """Cohere2MoeForCausalLM; its global layers have no positions, but for dense ones among the first."""
     config.ignore("rope_scaling")
-    config.values = {**config.values, "rope_scaling": None}
+    config.update(rope_scaling=None)
     size = sizes(config)
     rotation, limit = rope(config, size, interleaved=True)
     moe = _experts(config, size.d_ff)
@@ -48,7 +45,6 @@ def spec(config: Config) -> ModelSpec:
     usual = [LOCAL if place % every else GLOBAL for place, every in places]
     kinds = layer_types(config, size.n_layers, usual)
     length = window(config, 4096) if LOCAL in kinds else 0
-    bias = config.flag("attention_bias", False)
     layers = [
         layer_of(
             size,
@@ -56,8 +52,7 @@ def spec(config: Config) -> ModelSpec:
             norm_placement="parallel",
             rope=0 if (kind == LOCAL and length) or (moe is None and early == 1) else -1,
             sliding_window=length if kind == LOCAL else 0,
-            qkv_bias=bias,
-            output_bias=bias,
+            attention_bias=config.flag("attention_bias", False),
             d_ff=config.integer("prefix_dense_intermediate_size", 1, MAX_INNER, size.d_ff),
             moe=moe,
         )

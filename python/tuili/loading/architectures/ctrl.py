@@ -6,8 +6,7 @@ import math
 from typing import Any
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import decoder, expect_only, layer_of, sizes, unfused
-from tuili.loading.architectures.encoders import with_biases
+from tuili.loading.architectures import decoder, expect_only, in_layers, layer_of, sizes, unfused, with_biases
 from tuili.loading.architectures.pegasus import sinusoids
 from tuili.loading.architectures.seq2seq import sinusoid_shape
 from tuili.loading.config import MAX_LAYERS, Config
@@ -24,9 +23,7 @@ _MLP = {"ffn.0": "up", "ffn.2": "down"}
 BASE_PREFIX = "transformer."
 _NAMES = {
     "transformer.w.weight": "token_embedding",
-    **with_biases(
-        (f"transformer.h.{{i}}.{theirs}", f"layers.{{i}}.{ours}") for theirs, ours in _LAYER.items()
-    ),
+    **with_biases(in_layers("transformer.h", _LAYER)),
     **with_biases([("transformer.layernorm", "final_norm"), ("lm_head", "head")]),
 }
 _SETTINGS = {
@@ -53,15 +50,7 @@ def spec(config: Config) -> ModelSpec:
     _shape(config)
     size = sizes(unfused(config, _SETTINGS))
     expect_only(config, "layer_norm_epsilon", 1e-6)  # of the last norm: the layers have it in any case
-    layer = layer_of(
-        size,
-        activation="relu",
-        gated=False,
-        rope=-1,
-        qkv_bias=True,
-        output_bias=True,
-        mlp_bias=True,
-    )
+    layer = layer_of(size, activation="relu", gated=False, rope=-1, biases=True)
     return decoder(
         config,
         size,

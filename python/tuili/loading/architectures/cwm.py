@@ -13,14 +13,12 @@ from tuili.loading.architectures import (
     layer_of,
     layer_types,
     rope,
-    rotary_head_dim,
-    sizes,
+    rotary_sizes,
     window,
 )
 from tuili.loading.config import Config
 
 TENSOR_NAMES = LLAMA_NAMES | MLP_BIASES
-IGNORED_TENSORS = ()
 _SCALING = {
     "rope_type": "llama3",
     "rope_theta": 1_000_000.0,
@@ -34,9 +32,9 @@ _SCALING = {
 def spec(config: Config) -> ModelSpec:
     """CwmForCausalLM."""
     if not ("rope_parameters" in config or "rope_scaling" in config):
-        config.values = {**config.values, "rope_parameters": _SCALING}
-    size = sizes(config)
-    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)), theta=1_000_000.0)
+        config.update(rope_parameters=_SCALING)
+    size = rotary_sizes(config)
+    rotation, limit = rope(config, size, theta=1_000_000.0)
     length = window(config, 8192)
     usual = [LOCAL if i % 4 else GLOBAL for i in range(size.n_layers)]
     layers = [

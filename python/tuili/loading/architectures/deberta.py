@@ -29,7 +29,7 @@ IGNORED_TENSORS = (*_IGNORED, r".*\.(pos_proj|pos_q_proj)\..*")
 
 
 def _read(config: Config) -> Config:
-    config.values = {**config.values, **dict.fromkeys(_UNREAD)}
+    config.update(**dict.fromkeys(_UNREAD))
     return config
 
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuili.errors import ModelFormatError
 from tuili.loading.architectures.deberta_distances import kinds_of, places_of
-from tuili.loading.checkpoint import Checkpoint, TensorInfo
+from tuili.loading.checkpoint import Bytes, Checkpoint, TensorInfo
 from tuili.loading.config import Config
 
 TABLE = "encoder.rel_embeddings.weight"
@@ -23,7 +22,7 @@ class _Met:
     sources: tuple[TensorInfo, ...]
     rows: tuple[int, ...]
 
-    def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> NDArray[np.uint8]:
+    def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> Bytes:
         (stored,) = self.sources
         data = checkpoint.read_stored(stored, 0, stored.n_bytes).reshape(stored.shape[0], -1)
         return data[list(self.rows)].reshape(-1)[begin : begin + n_bytes]

@@ -28,7 +28,7 @@ def spec(config: Config) -> ModelSpec:
         raise config.wrong("conv_kernel_size", "an odd number")
     legacy = config.flag("legacy", True)
     if config.head == "words" and not legacy:
-        config.values = {**config.values, "tie_word_embeddings": True}  # it has no matrix of its own
+        config.update(tie_word_embeddings=True)  # it has no matrix of its own
         if width != size.d_model:
             raise config.wrong("embedding_size", f"hidden_size = {size.d_model}, for the head for words")
     act = activation(config)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tuili.loading.architectures import in_layers, with_biases
 from tuili.loading.architectures.deberta_distances import is_normed, kinds_of
 from tuili.loading.architectures.deberta_rows import TABLE
-from tuili.loading.architectures.encoders import BERT_WORDS, head_names, in_layers, prefixed, with_biases
+from tuili.loading.architectures.encoders import BERT_WORDS, head_names, prefixed
 from tuili.loading.config import Config
 from tuili.loading.layout import Parts
 

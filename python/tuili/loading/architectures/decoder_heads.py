@@ -29,7 +29,7 @@ class HeadedDecoder:
 
     def __init__(self, decoder: ModuleType, name: str) -> None:
         self._decoder, self._name = decoder, name
-        self.IGNORED_TENSORS = (*decoder.IGNORED_TENSORS, r"lm_head\..*")
+        self.IGNORED_TENSORS = (*getattr(decoder, "IGNORED_TENSORS", ()), r"lm_head\..*")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._decoder, name)
@@ -42,7 +42,7 @@ class HeadedDecoder:
 
     def spec(self, config: Config) -> ModelSpec:
         """The decoder's, without its words."""
-        config.values = {**config.values, "architectures": [self._name]}
+        config.update(architectures=[self._name])
         decoder: ModelSpec = self._decoder.spec(config)
         shapes = self._decoder.head_shapes(config) if hasattr(self._decoder, "head_shapes") else _SHAPES
         if width := decoder.d_embedding:  # what the head reads is mapped to it

@@ -60,22 +60,20 @@ def latent_decoder(
         value_dim=config.integer("v_head_dim", 1, MAX_HEAD_DIM),
     )
     d_key = latent.nope_dim + latent.rope_dim
-    config.values = {**config.values, "num_key_value_heads": None, "head_dim": d_key}
+    config.update(num_key_value_heads=None, head_dim=d_key)
     size = sizes(config)._replace(head_dim=max(d_key, latent.value_dim))
-    config.values = {**config.values, "head_dim": None}
+    config.update(head_dim=None)
     scaling = rope_section(config)
     theta_in = scaling if scaling is not None and "rope_theta" in scaling else config
     rotation, limit = rope_of(
         config, size, scaling, theta_in, 10_000.0, latent.rope_dim, interleaved=interleaved
     )
-    bias = config.flag("attention_bias", False)
     common: dict[str, Any] = {
         "activation": activation(config),
         "attention_scale": d_key**-0.5 * _sharpening(scaling),
         "latent": latent,
         "residual_scale": residual_scale,
-        "qkv_bias": bias,
-        "output_bias": bias,
+        "attention_bias": config.flag("attention_bias", False),
         "mlp_bias": mlp_bias(config),
     }
     layers = [layer_of(size, **common, moe=moe) for moe in experts]

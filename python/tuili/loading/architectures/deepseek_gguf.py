@@ -65,16 +65,15 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
         share = float(f"{10 * weight:.6g}")  # stored as a tenth, in float32
         scaling = scaling | {"mscale": share, "mscale_all_dim": share}
     d_key = values["key_length_mla"] or values["head_dim"]
-    config.values = {
-        **values,
-        "architectures": ["DeepseekV3ForCausalLM" if third else "DeepseekV2ForCausalLM"],
-        "rope_scaling": scaling,
-        "head_dim": None,
-        "qk_nope_head_dim": (d_key or 0) - (values["qk_rope_head_dim"] or 0),
-        "v_head_dim": values["value_length_mla"] or values["v_head_dim"],
-        "norm_topk_prob": metadata.get_bool("deepseek2.expert_weights_norm", False),
-        "topk_method": None if third or not values["n_group"] else "group_limited_greedy",
-        "n_group": values["n_group"] or 1,
-    }
+    config.update(
+        architectures=["DeepseekV3ForCausalLM" if third else "DeepseekV2ForCausalLM"],
+        rope_scaling=scaling,
+        head_dim=None,
+        qk_nope_head_dim=(d_key or 0) - (values["qk_rope_head_dim"] or 0),
+        v_head_dim=values["value_length_mla"] or values["v_head_dim"],
+        norm_topk_prob=metadata.get_bool("deepseek2.expert_weights_norm", False),
+        topk_method=None if third or not values["n_group"] else "group_limited_greedy",
+        n_group=values["n_group"] or 1,
+    )
     take_absorbed(checkpoint)
     return config

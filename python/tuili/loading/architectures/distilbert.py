@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import Sizes
+from tuili.loading.architectures import Sizes, in_layers, with_biases
 from tuili.loading.architectures.encoders import (
     activation,
     bert_layer,
     head_names,
-    in_layers,
     post_norm_encoder,
     prefixed,
-    with_biases,
 )
 from tuili.loading.config import MAX_HEADS, MAX_INNER, MAX_LAYERS, MAX_MODEL, MAX_POSITIONS, MAX_VOCAB, Config
 

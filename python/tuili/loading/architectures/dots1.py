@@ -7,6 +7,7 @@ from tuili.loading.architectures import (
     ATTENTION_BIASES,
     GLOBAL,
     LOCAL,
+    QK_NORMS,
     activation,
     decoder,
     layer_of,
@@ -21,15 +22,7 @@ from tuili.loading.architectures.routed_gguf import GGUF_IGNORED_TENSORS as GGUF
 from tuili.loading.architectures.routed_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.config import MAX_LAYERS, Config
 
-TENSOR_NAMES = (
-    ROUTED_NAMES
-    | ATTENTION_BIASES
-    | {
-        "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
-        "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
-    }
-)
-IGNORED_TENSORS = ()
+TENSOR_NAMES = ROUTED_NAMES | ATTENTION_BIASES | QK_NORMS
 
 GGUF_TENSOR_NAMES = DOTS_NAMES
 
@@ -42,15 +35,13 @@ def spec(config: Config) -> ModelSpec:
     usual = [LOCAL if length and i >= first else GLOBAL for i in range(size.n_layers)]
     kinds = layer_types(config, size.n_layers, usual)
     moe = routed(config, scale=1.0, normalize=False)
-    bias = config.flag("attention_bias", False)
     layers = [
         layer_of(
             size,
             activation=activation(config),
             qk_norm="heads",
             sliding_window=length if kind == LOCAL else 0,
-            qkv_bias=bias,
-            output_bias=bias,
+            attention_bias=config.flag("attention_bias", False),
             moe=experts,
         )
         for kind, experts in zip(kinds, behind_dense(config, size.n_layers, moe, 0), strict=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuili._core import LayerSpec, ModelSpec, TaskHead
 from tuili.errors import ModelUnsupportedError
-from tuili.loading.architectures import Sizes
+from tuili.loading.architectures import Sizes, with_biases
 from tuili.loading.architectures import activation as named_activation
 from tuili.loading.config import Config
 from tuili.loading.heads import WRITERS, n_outputs
@@ -137,19 +137,6 @@ def words_head(config: Config, d_inner: int, act: Any) -> dict[str, Any]:
     """The fields of BERT's head for masked words."""
     tied = config.flag("tie_word_embeddings", True)
     return {"d_inner": d_inner, "activation": act, "norm": True, "tied": tied}
-
-
-def with_biases(names: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Their name -> ours for the weight and the bias of each."""
-    pairs = list(names)
-    return {f"{theirs}.weight": ours for theirs, ours in pairs} | {
-        f"{theirs}.bias": f"{ours}.bias" for theirs, ours in pairs
-    }
-
-
-def in_layers(stem: str, names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Their name -> ours for modules of every layer i, which lie at `stem`.i in theirs."""
-    return ((f"{stem}.{{i}}.{theirs}", f"layers.{{i}}.{ours}") for theirs, ours in names.items())
 
 
 def prefixed(names: Mapping[str, Any], prefix: str) -> dict[str, Any]:

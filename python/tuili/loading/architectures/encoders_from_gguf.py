@@ -22,7 +22,7 @@ def encoder_config(metadata: Metadata, numbers: Mapping[str, str]) -> Config:
         )
     config = gguf_config(metadata, LAYER_NORM_EPS | dict(numbers))
     key = "tokenizer.ggml.token_type_count"
-    config.values = {**config.values, "type_vocab_size": metadata.get_u32(key, None)}
+    config.update(type_vocab_size=metadata.get_u32(key, None))
     config.names = {**config.names, "type_vocab_size": key}
     return config
 

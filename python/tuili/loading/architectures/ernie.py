@@ -19,10 +19,8 @@ from tuili.loading.config import Config
 from tuili.loading.gguf_metadata import Metadata
 
 TENSOR_NAMES = LLAMA_NAMES | ATTENTION_BIASES | MLP_BIASES
-IGNORED_TENSORS = ()
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_BIASES
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -30,7 +28,7 @@ def spec(config: Config) -> ModelSpec:
     size = sizes(config)
     rotation, limit = rope(config, size, theta=500_000.0, interleaved=True)
     bias = config.flag("use_bias", False)
-    layer = layer_of(size, activation=activation(config), qkv_bias=bias, output_bias=bias, mlp_bias=bias)
+    layer = layer_of(size, activation=activation(config), attention_bias=bias, mlp_bias=bias)
     layers = [layer] * size.n_layers
     return decoder(config, size, layers, [rotation], usual_eps=1e-5, tied=True, max_positions=limit)
 

@@ -11,7 +11,7 @@ from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading.architectures import bert
 from tuili.loading.architectures.bert import SECOND_NAMES as SECOND_NAMES
 from tuili.loading.architectures.bert import spec as spec
-from tuili.loading.checkpoint import Checkpoint, TensorInfo
+from tuili.loading.checkpoint import FLOATS, Bytes, Checkpoint, TensorInfo
 from tuili.loading.config import MAX_MODEL, Config
 from tuili.loading.weights import to_float32
 
@@ -34,7 +34,7 @@ class _Typed:
 
     sources: tuple[TensorInfo, TensorInfo]
 
-    def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> NDArray[np.uint8]:
+    def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> Bytes:
         types, tasks = (
             to_float32(checkpoint.read_stored(one, 0, one.n_bytes), one.format).reshape(one.shape)
             for one in self.sources
@@ -71,7 +71,7 @@ def _table(checkpoint: Checkpoint, config: Config, name: str, shape: tuple[int, 
             f"{list(shape)}",
             code="tensor_shape",
         )
-    if found.format not in ("f32", "f16", "bf16"):
+    if found.format not in FLOATS:
         raise ModelUnsupportedError(
             f"{config.what}: tensor {found.name} must be stored as f32, f16 or bf16, not {found.format}",
             code="tensor_dtype",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from tuili._core import ModelSpec, MoeSpec
 from tuili.loading.architectures import activation, decoder, expert_names, layer_of, n_experts, rope, sizes
 from tuili.loading.architectures.ernie import TENSOR_NAMES as _ERNIE
-from tuili.loading.architectures.ernie_moe_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
 from tuili.loading.architectures.ernie_moe_gguf import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
 from tuili.loading.architectures.ernie_moe_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.config import MAX_INNER, MAX_LAYERS, Config
@@ -44,9 +43,7 @@ def spec(config: Config) -> ModelSpec:
         layer_of(
             size,
             activation=activation(config),
-            qkv_bias=bias,
-            output_bias=bias,
-            mlp_bias=bias,
+            biases=bias,
             moe=moe if (i + 1) % every == 0 and first <= i <= last else None,
         )
         for i in range(size.n_layers)

@@ -15,7 +15,6 @@ from tuili.loading.gguf_metadata import Metadata
 GGUF_TENSOR_NAMES = (
     DECODER_GGUF_NAMES | GGUF_EXPERTS | {"blk.{i}.exp_probs_b.bias": "layers.{i}.selection_bias"}
 )
-GGUF_IGNORED_TENSORS = ()
 _INTEGERS = {
     "moe_num_experts": "expert_count",
     "moe_k": "expert_used_count",
@@ -32,5 +31,5 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     width, shared = values["moe_intermediate_size"], values["shared_expert_intermediate_size"] or 0
     if width and shared % width:
         raise config.wrong("shared_expert_intermediate_size", f"a multiple of an expert's {width}")
-    config.values = {**values, "moe_num_shared_experts": shared // width if width else 0}
+    config.update(moe_num_shared_experts=shared // width if width else 0)
     return config

@@ -50,12 +50,7 @@ def spec(config: Config) -> ModelSpec:
     rotation, limit = rope(config, size)
     bias, mlp_bias = config.flag("attention_bias", False), config.flag("mlp_bias", False)
     layer = layer_of(
-        size,
-        activation=activation(config),
-        causal=False,
-        qkv_bias=bias,
-        output_bias=bias,
-        mlp_bias=mlp_bias,
+        size, activation=activation(config), causal=False, attention_bias=bias, mlp_bias=mlp_bias
     )
     heads: dict[str, dict[str, Any]] = {
         "sequence": {"rows": _ROWS[_pooling(config)], "d_inner": size.d_model, "activation": "gelu"},

@@ -11,8 +11,7 @@ from tuili.loading.architectures import (
     layer_of,
     layer_types,
     rope,
-    rotary_head_dim,
-    sizes,
+    rotary_sizes,
     window,
 )
 from tuili.loading.architectures.from_gguf import GGUF_WINDOW, decoder_config
@@ -25,13 +24,12 @@ from tuili.loading.config import MAX_LAYERS, Config
 from tuili.loading.gguf_metadata import Metadata
 
 TENSOR_NAMES = {theirs: ours for theirs, ours in _OLMO.items() if not theirs.endswith(".bias")}
-IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
     """Exaone4ForCausalLM; without windows at all, every layer rotates."""
-    size = sizes(config)
-    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)))
+    size = rotary_sizes(config)
+    rotation, limit = rope(config, size)
     length = window(config, 4096)
     usual = [GLOBAL] * size.n_layers
     if length and "layer_types" not in config:
@@ -58,8 +56,5 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     pattern = "exaone4.attention.sliding_window_pattern"
     if "sliding_window" in config and pattern in metadata.values():
         local = metadata.get_bool_array(pattern, config.integer("num_hidden_layers", 1, MAX_LAYERS))
-        config.values = {
-            **config.values,
-            "layer_types": [LOCAL if windowed else GLOBAL for windowed in local],
-        }
+        config.update(layer_types=[LOCAL if windowed else GLOBAL for windowed in local])
     return take_divisors(config, checkpoint)

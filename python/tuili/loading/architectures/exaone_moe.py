@@ -6,32 +6,30 @@ from tuili._core import ModelSpec
 from tuili.loading.architectures import (
     GLOBAL,
     LOCAL,
+    QK_NORMS,
     activation,
     decoder,
     layer_of,
     layer_types,
     rope,
-    rotary_head_dim,
-    sizes,
+    rotary_sizes,
     window,
 )
 from tuili.loading.architectures.routed import ROUTED_NAMES, behind_dense, by_types, routed
 from tuili.loading.config import MAX_LAYERS, Config
 
-TENSOR_NAMES = ROUTED_NAMES | {
-    "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
-    "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
-    "model.layers.{i}.mlp.e_score_correction_bias": "layers.{i}.selection_bias",
-}
+TENSOR_NAMES = (
+    ROUTED_NAMES | QK_NORMS | {"model.layers.{i}.mlp.e_score_correction_bias": "layers.{i}.selection_bias"}
+)
 IGNORED_TENSORS = (r"mtp\..*",)
 
 
 def spec(config: Config) -> ModelSpec:
     """ExaoneMoeForCausalLM; without windows at all, every layer rotates."""
     names = {"n_routed_experts": "num_experts", "n_shared_experts": "num_shared_experts"}
-    config.values = {**config.values, **{ours: config.values.get(own) for ours, own in names.items()}}
-    size = sizes(config)
-    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)))
+    config.update(**{ours: config.values.get(own) for ours, own in names.items()})
+    size = rotary_sizes(config)
+    rotation, limit = rope(config, size)
     length = window(config, 4096)
     usual = [GLOBAL] * size.n_layers
     if length and "layer_types" not in config:

@@ -6,8 +6,6 @@ from tuili._core import ModelSpec
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures import activation, decoder, layer_of, rope, sizes
 from tuili.loading.architectures.falcon_names import BASE_PREFIX as BASE_PREFIX
-from tuili.loading.architectures.falcon_names import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
-from tuili.loading.architectures.falcon_names import IGNORED_TENSORS as IGNORED_TENSORS
 from tuili.loading.architectures.falcon_names import TENSOR_NAMES as TENSOR_NAMES
 from tuili.loading.architectures.falcon_names import gguf_tensor_names as gguf_tensor_names
 from tuili.loading.architectures.from_gguf import decoder_config
@@ -36,9 +34,7 @@ def spec(config: Config) -> ModelSpec:
         norm_placement=placement,
         rope=-1 if linear else 0,
         position_bias=0 if linear else -1,
-        qkv_bias=bias,
-        output_bias=bias,
-        mlp_bias=bias,
+        biases=bias,
     )
     scale = size.head_dim**-0.5
     return decoder(
@@ -56,9 +52,9 @@ def spec(config: Config) -> ModelSpec:
 def _falcon_config(config: Config) -> str:
     """Puts the sizes under their usual names; returns where the norms stand."""
     old = {name: config.values.get(theirs) for name, theirs in _OLD_NAMES.items() if name not in config}
-    config.values = {**config.values, **old}
+    config.update(**old)
     if "n_head_kv" in config and "new_decoder_architecture" not in config:
-        config.values = {**config.values, "new_decoder_architecture": True}
+        config.update(new_decoder_architecture=True)
     n_heads = config.integer("num_attention_heads", 1, MAX_HEADS)
     new = config.flag("new_decoder_architecture", False)
     parallel = config.switch("parallel_attn", True)
@@ -74,13 +70,12 @@ def _falcon_config(config: Config) -> str:
         n_kv_heads = config.integer("num_kv_heads", 1, n_heads, n_heads)
     d_model = config.values.get("hidden_size")
     four = 4 * d_model if isinstance(d_model, int) else None
-    config.values = {
-        **config.values,
-        "num_key_value_heads": n_kv_heads,
-        "head_dim": None,
-        "intermediate_size": config.values.get("ffn_hidden_size") or four,
-        "max_position_embeddings": config.values.get("max_position_embeddings") or 2048,
-    }
+    config.update(
+        num_key_value_heads=n_kv_heads,
+        head_dim=None,
+        intermediate_size=config.values.get("ffn_hidden_size") or four,
+        max_position_embeddings=config.values.get("max_position_embeddings") or 2048,
+    )
     if not parallel:
         return "pre"
     return "parallel_two" if n_norms == 2 else "parallel"
@@ -90,11 +85,10 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     """The settings of a GGUF file of architecture "falcon", spelt as those of its larger models."""
     numbers = {"layer_norm_epsilon": "attention.layer_norm_epsilon"}
     config = decoder_config(metadata, checkpoint, numbers=numbers)
-    config.values = {
-        **config.values,
-        "new_decoder_architecture": True,
-        "num_kv_heads": config.values["num_key_value_heads"],
-        "num_ln_in_parallel_attn": 2 if "blk.0.attn_norm_2.weight" in checkpoint.tensors else 1,
-        "ffn_hidden_size": config.values["intermediate_size"],
-    }
+    config.update(
+        new_decoder_architecture=True,
+        num_kv_heads=config.values["num_key_value_heads"],
+        num_ln_in_parallel_attn=2 if "blk.0.attn_norm_2.weight" in checkpoint.tensors else 1,
+        ffn_hidden_size=config.values["intermediate_size"],
+    )
     return config

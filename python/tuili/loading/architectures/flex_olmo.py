@@ -20,7 +20,6 @@ from tuili.loading.config import Config
 TENSOR_NAMES = without(_OLMO, ".mlp.") | expert_names(
     "model.layers.{i}.mlp", "gate_proj", "up_proj", "down_proj"
 )
-IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -29,14 +28,12 @@ def spec(config: Config) -> ModelSpec:
     rotation, limit = rope(config, size, theta=500_000.0)
     n = n_experts(config, "num_experts", usual=7)
     normalize = config.flag("norm_topk_prob", False)
-    bias = config.flag("attention_bias", False)
     layer = layer_of(
         size,
         activation=activation(config),
         norm_placement="branch",
         qk_norm="whole",
-        qkv_bias=bias,
-        output_bias=bias,
+        attention_bias=config.flag("attention_bias", False),
         moe=MoeSpec(n_experts=n, n_used=n_used(config, n), d_ff=size.d_ff, normalize=normalize),
     )
     return decoder(config, size, [layer] * size.n_layers, [rotation], max_positions=limit)

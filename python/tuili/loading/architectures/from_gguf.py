@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuili.errors import ModelFormatError, ModelUnsupportedError
-from tuili.loading.architectures import sizes
+from tuili.loading.architectures import fused, sizes
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
 from tuili.loading.gguf_metadata import ArrayPlace, Metadata
@@ -98,19 +98,18 @@ def decoder_config(
     prefix = metadata.get_str("general.architecture")
     config = gguf_config(metadata, _DECODER_F32_KEYS | dict(numbers or {}), integers)
     if config.values["rope_theta"] is None:  # whatever the class's own is, files mean this
-        config.values = {**config.values, "rope_theta": _USUAL_THETA}
+        config.update(rope_theta=_USUAL_THETA)
         config.defaults["rope_theta"] = _USUAL_THETA
-    config.values = {
-        **config.values,
-        "tie_word_embeddings": "output.weight" not in checkpoint.tensors,
-        "rope_scaling": rope_scaling(metadata, prefix),
-        "eos_token_id": metadata.get_u32("tokenizer.ggml.eos_token_id", None),
-        "bos_token_id": metadata.get_u32("tokenizer.ggml.bos_token_id", None),
-        "sliding_window": config.values.get("sliding_window") or None,
+    config.update(
+        tie_word_embeddings="output.weight" not in checkpoint.tensors,
+        rope_scaling=rope_scaling(metadata, prefix),
+        eos_token_id=metadata.get_u32("tokenizer.ggml.eos_token_id", None),
+        bos_token_id=metadata.get_u32("tokenizer.ggml.bos_token_id", None),
+        sliding_window=config.values.get("sliding_window") or None,
         **{flag: f"blk.0.{name}" in checkpoint.tensors for flag, name in (present or {}).items()},
-    }
+    )
     if architecture is not None:
-        config.values = {**config.values, "architectures": [architecture]}
+        config.update(architectures=[architecture])
     n_experts = metadata.get_u32(f"{prefix}.expert_count", 0)
     if n_experts and "expert_count" not in (integers or {}).values():
         raise ModelUnsupportedError(
@@ -132,9 +131,9 @@ def _take_head_sizes(metadata: Metadata, config: Config, prefix: str, rotates: s
         fraction = n_turned / head_dim
         if int(head_dim * fraction) < n_turned:
             fraction = math.nextafter(fraction, 1)
-        config.values = {**config.values, "partial_rotary_factor": fraction}
+        config.update(partial_rotary_factor=fraction)
     else:
-        config.values = {**config.values, "partial_rotary_factor": 1.0}
+        config.update(partial_rotary_factor=1.0)
         whole["rope.dimension_count"] = n_turned
     for key, size in whole.items():
         if size != head_dim:
@@ -235,11 +234,7 @@ def divisors_of(checkpoint: Checkpoint, name: str, n: int) -> NDArray[np.float32
 
 # ---- names
 
-_QKV = tuple(f"layers.{{i}}.{name}" for name in ("query", "key", "value"))
-GGUF_FUSED_QKV: dict[str, Any] = {
-    "blk.{i}.attn_qkv.weight": Parts(_QKV),
-    "blk.{i}.attn_qkv.bias": Parts(tuple(f"{name}.bias" for name in _QKV)),
-}
+GGUF_FUSED_QKV = fused("blk.{i}.attn_qkv")
 
 # GGUF's tensor names are the same for all decoders, but for what norms around the MLP are called.
 DECODER_GGUF_NAMES: dict[str, Any] = {

@@ -11,16 +11,15 @@ from tuili.loading.architectures import (
     DECODER_NAMES,
     GLOBAL,
     LOCAL,
+    QK_NORMS,
     activation,
     decoder,
     layer_of,
     layer_types,
     rope_of_kind,
-    rotary_head_dim,
-    sizes,
+    rotary_sizes,
 )
 from tuili.loading.architectures.gemma_gguf import GEMMA3_NAMES, gemma3_config
-from tuili.loading.architectures.gemma_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
 from tuili.loading.config import MAX_POSITIONS, Config
 
 SANDWICH_NAMES = (
@@ -32,19 +31,14 @@ SANDWICH_NAMES = (
         "model.layers.{i}.post_feedforward_layernorm.weight": "layers.{i}.post_mlp_norm",
     }
 )
-TENSOR_NAMES = SANDWICH_NAMES | {
-    "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
-    "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
-}
-IGNORED_TENSORS = ()
+TENSOR_NAMES = SANDWICH_NAMES | QK_NORMS
 
 GGUF_TENSOR_NAMES, config_from_gguf = GEMMA3_NAMES, gemma3_config
 
 
 def spec(config: Config) -> ModelSpec:
     """Gemma3ForCausalLM (config.json of transformers ≥ 4.50, and its version 5 spelling of RoPE)."""
-    size = sizes(config)
-    size = size._replace(head_dim=rotary_head_dim(config, size))
+    size = rotary_sizes(config)
     pattern = config.integer("sliding_window_pattern", 1, 1024, 6)
     usual = [LOCAL if (i + 1) % pattern else GLOBAL for i in range(size.n_layers)]
     types = layer_types(config, size.n_layers, usual)
@@ -52,7 +46,6 @@ def spec(config: Config) -> ModelSpec:
     if window and config.flag("use_bidirectional_attention", False):
         window = window // 2 + 1  # on each side
     config.ignore("attn_logit_softcapping")
-    bias = config.flag("attention_bias", False)
 
     def layer(kind: str) -> LayerSpec:
         return layer_of(
@@ -63,8 +56,7 @@ def spec(config: Config) -> ModelSpec:
             rope=0 if kind == GLOBAL else 1,
             sliding_window=0 if kind == GLOBAL else window,
             attention_scale=config.positive("query_pre_attn_scalar", 256.0) ** -0.5,
-            qkv_bias=bias,
-            output_bias=bias,
+            attention_bias=config.flag("attention_bias", False),
         )
 
     layers = {kind: layer(kind) for kind in (GLOBAL, LOCAL)}

@@ -15,7 +15,6 @@ TENSOR_NAMES = LLAMA_NAMES | ATTENTION_BIASES
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -24,8 +23,9 @@ def spec(config: Config) -> ModelSpec:
     config.ignore("hidden_activation", "gelu_pytorch_tanh")  # which function it is, hidden_act says
     given = activation(config, usual="gelu_pytorch_tanh")
     tanh = config.values.get("hidden_act") == "gelu"
-    bias = config.flag("attention_bias", False)
-    layer = layer_of(size, activation="gelu_tanh" if tanh else given, qkv_bias=bias, output_bias=bias)
+    layer = layer_of(
+        size, activation="gelu_tanh" if tanh else given, attention_bias=config.flag("attention_bias", False)
+    )
     return gemma(config, size, [layer] * size.n_layers, logit_softcap=0.0)
 
 

@@ -21,7 +21,6 @@ from tuili.loading.architectures import (
 from tuili.loading.architectures.gemma import SANDWICH_NAMES
 from tuili.loading.architectures.gemma import fold as fold
 from tuili.loading.architectures.gemma_gguf import GEMMA2_NAMES, gemma2_config
-from tuili.loading.architectures.gemma_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
 from tuili.loading.config import Config
 
 TENSOR_NAMES = SANDWICH_NAMES
@@ -40,7 +39,6 @@ def gemma2(config: Config, norm_placement: str) -> ModelSpec:
     size = gemma_sizes(config)
     length = window(config, 4096)
     usual = [LOCAL if (i + 1) % 2 else GLOBAL for i in range(size.n_layers)]
-    bias = config.flag("attention_bias", False)
     layers = [
         layer_of(
             size,
@@ -49,8 +47,7 @@ def gemma2(config: Config, norm_placement: str) -> ModelSpec:
             sliding_window=length if kind == LOCAL else 0,
             attention_scale=config.positive("query_pre_attn_scalar", 256.0) ** -0.5,
             score_softcap=softcap(config, "attn_logit_softcapping", 50.0),
-            qkv_bias=bias,
-            output_bias=bias,
+            attention_bias=config.flag("attention_bias", False),
         )
         for kind in layer_types(config, size.n_layers, usual)
     ]
@@ -66,7 +63,7 @@ def softcap(config: Config, key: str, usual: float) -> float:
 def gemma_sizes(config: Config) -> Sizes:
     """Sizes of Gemma 1 and 2, whose heads usually have 256 elements."""
     expect_only(config, "use_bidirectional_attention", False)
-    config.values = {**config.values, "head_dim": config.values.get("head_dim") or 256}
+    config.update(head_dim=config.values.get("head_dim") or 256)
     return sizes(config)
 
 

@@ -16,30 +16,27 @@ from tuili.loading.gguf_metadata import Metadata
 
 GEMMA2_NAMES = DECODER_GGUF_NAMES | GGUF_POST_NORMS
 GEMMA3_NAMES = GEMMA2_NAMES | GGUF_QK_NORMS
-GGUF_IGNORED_TENSORS = ()
 
 
 def gemma2_config(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     """The settings of a GGUF file of architecture "gemma2"."""
     caps = {key: key for key in ("attn_logit_softcapping", "final_logit_softcapping")}
     config = decoder_config(metadata, checkpoint, numbers=caps, integers=GGUF_WINDOW)
-    config.values = {**config.values, "query_pre_attn_scalar": _scalar(config, scaled=46)}
-    for key in (*caps, "sliding_window"):
-        if key not in config:  # files of June 2024 leave them out
-            del config.values[key]
+    config.update(query_pre_attn_scalar=_scalar(config, scaled=46))
+    optional = (*caps, "sliding_window")  # which files of June 2024 leave out
+    config.values = {key: x for key, x in config.values.items() if key in config or key not in optional}
     return config
 
 
 def gemma3_config(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     """The settings of a GGUF file of architecture "gemma3"."""
     config = decoder_config(metadata, checkpoint, integers=GGUF_WINDOW)
-    config.values = {
-        **config.values,
-        "query_pre_attn_scalar": _scalar(config, scaled=62),
-        "final_logit_softcapping": metadata.get_f32("gemma3.final_logit_softcapping", None),
-        "rope_local_base_freq": metadata.get_f32("gemma3.rope.freq_base_swa", None),
-        "sliding_window_pattern": metadata.get_u32("gemma3.attention.sliding_window_pattern", None),
-    }
+    config.update(
+        query_pre_attn_scalar=_scalar(config, scaled=62),
+        final_logit_softcapping=metadata.get_f32("gemma3.final_logit_softcapping", None),
+        rope_local_base_freq=metadata.get_f32("gemma3.rope.freq_base_swa", None),
+        sliding_window_pattern=metadata.get_u32("gemma3.attention.sliding_window_pattern", None),
+    )
     return config
 
 

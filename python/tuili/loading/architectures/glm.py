@@ -35,10 +35,8 @@ TENSOR_NAMES = (
         "model.layers.{i}.post_mlp_layernorm.weight": "layers.{i}.post_mlp_norm",
     }
 )
-IGNORED_TENSORS = ()
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_ATTENTION_BIASES | GGUF_POST_NORMS | GGUF_FUSED_GATE
-GGUF_IGNORED_TENSORS = ()
 
 
 def turned_part(config: Config) -> float:
@@ -68,5 +66,5 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     name = "Glm4ForCausalLM" if fourth else "GlmForCausalLM"
     config = decoder_config(metadata, checkpoint, name, rotates="parts")
     biased = any(f"blk.0.{part}.bias" in checkpoint.tensors for part in ("attn_q", "attn_qkv"))
-    config.values = {**config.values, "attention_bias": biased}
+    config.update(attention_bias=biased)
     return config

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import ATTENTION_BIASES, activation, decoder, layer_of, rope, sizes, without
+from tuili.loading.architectures import (
+    ATTENTION_BIASES,
+    QK_NORMS,
+    activation,
+    decoder,
+    layer_of,
+    rope,
+    sizes,
+    without,
+)
 from tuili.loading.architectures.glm import turned_part
 from tuili.loading.architectures.routed import ROUTED_NAMES, behind_dense, routed
 from tuili.loading.architectures.routed_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
@@ -11,14 +20,7 @@ from tuili.loading.architectures.routed_gguf import GLM_NAMES
 from tuili.loading.architectures.routed_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.config import Config
 
-TENSOR_NAMES = (
-    ROUTED_NAMES
-    | without(ATTENTION_BIASES, "o_proj")
-    | {
-        "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
-        "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
-    }
-)
+TENSOR_NAMES = ROUTED_NAMES | without(ATTENTION_BIASES, "o_proj") | QK_NORMS
 IGNORED_TENSORS = (
     r"model\.layers\.\d+\.(eh_proj|enorm|hnorm|embed_tokens|shared_head\.\w+)\.weight",  # guesses ahead
 )
@@ -30,8 +32,7 @@ def spec(config: Config) -> ModelSpec:
     """Glm4MoeForCausalLM; SolarOpenForCausalLM, which rotates whole heads and has experts in every layer."""
     solar = config.values["architectures"] == ["SolarOpenForCausalLM"]
     if solar:  # which reads none of these
-        own = {"first_k_dense_replace": 0, "use_qk_norm": False, "intermediate_size": 1}
-        config.values = {**config.values, **own}
+        config.update(first_k_dense_replace=0, use_qk_norm=False, intermediate_size=1)
     size = sizes(config)
     theta, partial = (1_000_000.0, None) if solar else (10_000.0, turned_part(config))
     rotation, limit = rope(config, size, theta=theta, partial=partial, rounds_up=True)

@@ -17,7 +17,7 @@ def spec(config: Config) -> ModelSpec:
     if config.values["architectures"] == ["YoutuForCausalLM"]:
         expect_turned(config)
         return latent_decoder(config, [None] * n_layers, interleaved=interleaved, tied=True)
-    config.values = {**config.values, "first_k_dense_replace": 1}  # which the class does not read
+    config.update(first_k_dense_replace=1)  # which the class does not read
     moe = routed(config, scale=1.8, normalize=True)
     experts = by_types(config, moe, behind_dense(config, n_layers, moe, 1))
     return latent_decoder(config, experts, interleaved=interleaved, usual_eps=1e-5)

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import activation, decoder, expect_only, layer_of, renamed, sizes, unfused
+from tuili.loading.architectures import (
+    activation,
+    decoder,
+    expect_only,
+    fused,
+    in_layers,
+    layer_of,
+    renamed,
+    sizes,
+    unfused,
+    with_biases,
+)
 from tuili.loading.architectures.from_gguf import (
     DECODER_GGUF_NAMES,
     GGUF_BIASES,
@@ -15,34 +26,26 @@ from tuili.loading.config import Config
 from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.layout import Parts
 
-_QKV = ("layers.{i}.query", "layers.{i}.key", "layers.{i}.value")
-
 BASE_PREFIX = "transformer."
+_TRANSPOSED = {"attn.c_proj": "output", "mlp.c_fc": "up", "mlp.c_proj": "down"}
+_LAYER = {"ln_1": "attention_norm", "ln_2": "mlp_norm", **_TRANSPOSED}
 TENSOR_NAMES = {
     "transformer.wte.weight": "token_embedding",
     "transformer.wpe.weight": "position_embedding",
-    "transformer.h.{i}.ln_1.weight": "layers.{i}.attention_norm",
-    "transformer.h.{i}.ln_1.bias": "layers.{i}.attention_norm.bias",
-    "transformer.h.{i}.attn.c_attn.weight": Parts(_QKV, transposed=True),
-    "transformer.h.{i}.attn.c_attn.bias": Parts(tuple(f"{name}.bias" for name in _QKV)),
-    "transformer.h.{i}.attn.c_proj.weight": Parts(("layers.{i}.output",), transposed=True),
-    "transformer.h.{i}.attn.c_proj.bias": "layers.{i}.output.bias",
-    "transformer.h.{i}.ln_2.weight": "layers.{i}.mlp_norm",
-    "transformer.h.{i}.ln_2.bias": "layers.{i}.mlp_norm.bias",
-    "transformer.h.{i}.mlp.c_fc.weight": Parts(("layers.{i}.up",), transposed=True),
-    "transformer.h.{i}.mlp.c_fc.bias": "layers.{i}.up.bias",
-    "transformer.h.{i}.mlp.c_proj.weight": Parts(("layers.{i}.down",), transposed=True),
-    "transformer.h.{i}.mlp.c_proj.bias": "layers.{i}.down.bias",
-    "transformer.ln_f.weight": "final_norm",
-    "transformer.ln_f.bias": "final_norm.bias",
     "lm_head.weight": "head",
+    **fused("transformer.h.{i}.attn.c_attn", transposed=True),
+    **with_biases(in_layers("transformer.h", _LAYER)),
+    **with_biases([("transformer.ln_f", "final_norm")]),
+    **{
+        f"transformer.h.{{i}}.{theirs}.weight": Parts((f"layers.{{i}}.{ours}",), transposed=True)
+        for theirs, ours in _TRANSPOSED.items()
+    },
 }
 IGNORED_TENSORS = (r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",)
 
 GGUF_TENSOR_NAMES = (
     DECODER_GGUF_NAMES | GGUF_BIASES | GGUF_NORM_BIASES | {"position_embd.weight": "position_embedding"}
 )
-GGUF_IGNORED_TENSORS = ()
 
 NAMES = {
     "hidden_size": "n_embd",
@@ -58,7 +61,7 @@ def gpt_config(config: Config, names: dict[str, str] = NAMES) -> Config:
     unfused(config, names)
     d_model = config.values.get("hidden_size")
     if "intermediate_size" not in config and isinstance(d_model, int):
-        config.values = {**config.values, "intermediate_size": 4 * d_model}
+        config.update(intermediate_size=4 * d_model)
     return config
 
 
@@ -75,9 +78,7 @@ def spec(config: Config) -> ModelSpec:
             gated=False,
             rope=-1,
             attention_scale=scale / (i + 1 if by_layer else 1),
-            qkv_bias=True,
-            output_bias=True,
-            mlp_bias=True,
+            biases=True,
         )
         for i in range(size.n_layers)
     ]

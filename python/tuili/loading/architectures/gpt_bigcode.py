@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import activation, decoder, expect_only, layer_of, sizes
-from tuili.loading.architectures.encoders import with_biases
-from tuili.loading.architectures.gpt2 import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
+from tuili.loading.architectures import (
+    activation,
+    decoder,
+    expect_only,
+    fused,
+    in_layers,
+    layer_of,
+    sizes,
+    with_biases,
+)
 from tuili.loading.architectures.gpt2 import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
 from tuili.loading.architectures.gpt2 import config_from_gguf as _gpt2_from_gguf
 from tuili.loading.architectures.gpt2 import gpt_config
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
 from tuili.loading.gguf_metadata import Metadata
-from tuili.loading.layout import Parts
 
 BASE_PREFIX = "transformer."
-_QKV = ("layers.{i}.query", "layers.{i}.key", "layers.{i}.value")
 _LAYER = {
     "ln_1": "attention_norm",
     "attn.c_proj": "output",
@@ -27,11 +32,8 @@ TENSOR_NAMES = {
     "transformer.wte.weight": "token_embedding",
     "transformer.wpe.weight": "position_embedding",
     "lm_head.weight": "head",
-    "transformer.h.{i}.attn.c_attn.weight": Parts(_QKV, "heads"),
-    "transformer.h.{i}.attn.c_attn.bias": Parts(tuple(f"{name}.bias" for name in _QKV), "heads"),
-    **with_biases(
-        (f"transformer.h.{{i}}.{theirs}", f"layers.{{i}}.{ours}") for theirs, ours in _LAYER.items()
-    ),
+    **fused("transformer.h.{i}.attn.c_attn", "heads"),
+    **with_biases(in_layers("transformer.h", _LAYER)),
     **with_biases([("transformer.ln_f", "final_norm")]),
 }
 IGNORED_TENSORS = (r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",)
@@ -41,10 +43,7 @@ def spec(config: Config) -> ModelSpec:
     """GPTBigCodeForCausalLM."""
     expect_only(config, "add_cross_attention", False)
     gpt_config(config)
-    config.values = {
-        **config.values,
-        "num_key_value_heads": 1 if config.switch("multi_query", True) else None,
-    }
+    config.update(num_key_value_heads=1 if config.switch("multi_query", True) else None)
     size = sizes(config)
     layer = layer_of(
         size,
@@ -52,9 +51,7 @@ def spec(config: Config) -> ModelSpec:
         gated=False,
         rope=-1,
         attention_scale=size.head_dim**-0.5 if config.switch("scale_attn_weights", True) else 1.0,
-        qkv_bias=True,
-        output_bias=True,
-        mlp_bias=True,
+        biases=True,
     )
     return decoder(
         config,
@@ -69,5 +66,5 @@ def spec(config: Config) -> ModelSpec:
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     """The settings of a GGUF file of architecture "starcoder"."""
     config = _gpt2_from_gguf(metadata, checkpoint)
-    config.values = {**config.values, "multi_query": config.values["num_key_value_heads"] == 1}
+    config.update(multi_query=config.values["num_key_value_heads"] == 1)
     return config

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import activation, decoder, layer_of, sizes
-from tuili.loading.architectures.encoders import with_biases
+from tuili.loading.architectures import activation, decoder, in_layers, layer_of, sizes, with_biases
 from tuili.loading.architectures.gpt2 import gpt_config
 from tuili.loading.config import MAX_LAYERS, MAX_POSITIONS, Config
 
@@ -27,9 +26,7 @@ TENSOR_NAMES = {
         f"{_ATTENTION}.{theirs}_proj.weight": f"layers.{{i}}.{ours}"
         for theirs, ours in (("q", "query"), ("k", "key"), ("v", "value"))
     },
-    **with_biases(
-        (f"transformer.h.{{i}}.{theirs}", f"layers.{{i}}.{ours}") for theirs, ours in _LAYER.items()
-    ),
+    **with_biases(in_layers("transformer.h", _LAYER)),
     **with_biases([("transformer.ln_f", "final_norm")]),
 }
 IGNORED_TENSORS = (r"(transformer\.)?h\.\d+\.attn\.attention\.(masked_)?bias",)

@@ -14,32 +14,22 @@ TENSOR_NAMES = {
     if "norm" in theirs or not theirs.endswith(".bias")
 } | {"gpt_neox_japanese.layers.{i}.attention.dense_bias": "layers.{i}.output.bias"}
 TENSOR_NAMES["gpt_neox_japanese.embed_in.weight"] = "token_embedding"
-IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
     """GPTNeoXJapaneseForCausalLM."""
     width = config.integer("hidden_size", 1, MAX_MODEL)
     times = config.integer("intermediate_multiple_size", 1, 1024, 4)
-    config.values = {**config.values, "intermediate_size": width * times}
+    config.update(intermediate_size=width * times)
     names = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
     size = sizes(unfused(config, names))
     rotation, limit = rope(config, size, partial=1.0)
     layers = [
         layer_of(
-            size,
-            activation=activation(config, usual="gelu"),
-            gated=False,
-            output_bias=i == size.n_layers - 1,
+            size, activation=activation(config, usual="gelu"), gated=False, output_bias=i == size.n_layers - 1
         )
         for i in range(size.n_layers)
     ]
     return decoder(
-        config,
-        size,
-        layers,
-        [rotation],
-        layer_norm_eps="layer_norm_eps",
-        tied=True,
-        max_positions=limit,
+        config, size, layers, [rotation], layer_norm_eps="layer_norm_eps", tied=True, max_positions=limit
     )

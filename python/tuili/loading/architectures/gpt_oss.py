@@ -18,7 +18,6 @@ from tuili.loading.architectures import (
     window,
     without,
 )
-from tuili.loading.architectures.gpt_oss_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
 from tuili.loading.architectures.gpt_oss_gguf import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
 from tuili.loading.architectures.gpt_oss_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.config import Config
@@ -41,7 +40,6 @@ TENSOR_NAMES = (
         f"{_MLP}.experts.down_proj_bias": Parts((f"{_OURS}down.bias",), stacked=True),
     }
 )
-IGNORED_TENSORS = ()
 
 QUICK = 1.702  # the factor in a quick GELU's exponent
 
@@ -60,7 +58,7 @@ def spec(config: Config, *, interleaved: bool = False) -> ModelSpec:
     settings = {"head_dim": config.values.get("head_dim") or 64}
     if "rope_parameters" not in config and "rope_scaling" not in config:
         settings["rope_parameters"] = _YARN
-    config.values = {**config.values, **settings}
+    config.update(**settings)
     size = sizes(config)
     rotation, limit = rope(config, size, theta=150_000.0, interleaved=interleaved)
     n = n_experts(config, "num_local_experts", "num_experts", usual=128)
@@ -73,7 +71,6 @@ def spec(config: Config, *, interleaved: bool = False) -> ModelSpec:
         clamp=config.positive("swiglu_limit", 7.0),
         steepness=config.positive("swiglu_alpha", QUICK) / QUICK,
     )
-    bias = config.flag("attention_bias", True)
     length = window(config, 128)
     usual = [LOCAL if (i + 1) % 2 else GLOBAL for i in range(size.n_layers)]
     layers = [
@@ -82,8 +79,7 @@ def spec(config: Config, *, interleaved: bool = False) -> ModelSpec:
             activation="quick_gelu",
             sinks=True,
             sliding_window=length if kind == LOCAL else 0,
-            qkv_bias=bias,
-            output_bias=bias,
+            attention_bias=config.flag("attention_bias", True),
             mlp_bias=True,
             moe=moe,
         )

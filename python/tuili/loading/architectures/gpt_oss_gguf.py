@@ -31,7 +31,6 @@ GGUF_TENSOR_NAMES = (
         },
     }
 )
-GGUF_IGNORED_TENSORS = ()
 
 
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
@@ -40,5 +39,5 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     config = decoder_config(metadata, checkpoint, integers=EXPERT_KEYS | GGUF_WINDOW, present=present)
     scaling = config.values["rope_scaling"]
     more = {"rope_scaling": scaling | {"truncate": False}} if scaling is not None else {}
-    config.values = {**config.values, **more, "intermediate_size": config.values["moe_intermediate_size"]}
+    config.update(**more, intermediate_size=config.values["moe_intermediate_size"])
     return config

@@ -26,10 +26,8 @@ from tuili.loading.config import Config
 from tuili.loading.gguf_metadata import Metadata
 
 TENSOR_NAMES = LLAMA_NAMES | ATTENTION_BIASES | MLP_BIASES
-IGNORED_TENSORS = ()
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -55,14 +53,12 @@ def granite(
     limit  how many positions the rotations hold for
     own    LayerSpec's fields of each layer, where layers differ; mlp: of what is behind every attention
     """
-    bias = config.flag("attention_bias", False)
     common: dict[str, Any] = {
         "activation": activation(config),
         "rope": 0 if rotations else -1,
         "attention_scale": config.positive("attention_multiplier", 1.0),
         "residual_scale": config.positive("residual_multiplier", 1.0),
-        "qkv_bias": bias,
-        "output_bias": bias,
+        "attention_bias": config.flag("attention_bias", False),
     }
     return decoder(
         config,

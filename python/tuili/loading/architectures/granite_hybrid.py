@@ -30,7 +30,6 @@ TENSOR_NAMES = (
         f"{_MLP}.output_linear.weight": "layers.{i}.down",
     }
 )
-IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:

@@ -41,10 +41,8 @@ TENSOR_NAMES = (
         f"{_MOE}.experts.down_proj": _DOWN,
     }
 )
-IGNORED_TENSORS = ()
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_EXPERTS
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -72,5 +70,5 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     config = granite_from_gguf(metadata, checkpoint, EXPERT_KEYS)
     shared = config.values.get("shared_expert_intermediate_size")
     name = "GraniteMoeSharedForCausalLM" if shared else "GraniteMoeForCausalLM"
-    config.values = {**config.values, "architectures": [name], "shared_intermediate_size": shared}
+    config.update(architectures=[name], shared_intermediate_size=shared)
     return config

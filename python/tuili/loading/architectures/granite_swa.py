@@ -15,8 +15,7 @@ from tuili.loading.architectures import (
     rope,
     rope_of,
     rope_section,
-    rotary_head_dim,
-    sizes,
+    rotary_sizes,
     window,
 )
 from tuili.loading.architectures.granite import granite
@@ -31,13 +30,11 @@ TENSOR_NAMES = (
     | _MOE_NAMES
     | {"model.layers.{i}.self_attn.sinks": "layers.{i}.sinks"}
 )
-IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
     """GraniteSWAForCausalLM, GraniteMoeSWAForCausalLM."""
-    size = sizes(config)
-    size = size._replace(head_dim=rotary_head_dim(config, size))
+    size = rotary_sizes(config)
     dense = config.values["architectures"] == ["GraniteSWAForCausalLM"]
     length = window(config, 128)
     usual = [LOCAL if i % 4 else GLOBAL for i in range(size.n_layers)]
@@ -48,8 +45,16 @@ def spec(config: Config) -> ModelSpec:
         for place, kind in zip(places, kinds, strict=True)
     ]
     if dense:
-        bias = config.flag("mlp_bias", False)
-        return granite(config, size, rotations, limit, own, usual_eps=1e-5, tied=True, mlp_bias=bias)
+        return granite(
+            config,
+            size,
+            rotations,
+            limit,
+            own,
+            usual_eps=1e-5,
+            tied=True,
+            mlp_bias=config.flag("mlp_bias", False),
+        )
     return granite(config, size, rotations, limit, own, moe=experts(config, size, shared=True))
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import rope, sizes
+from tuili.loading.architectures import fused, in_layers, rope, sizes, with_biases
 from tuili.loading.architectures.encoders import (
     activation,
     bert_layer,
     head_names,
-    in_layers,
     post_norm_encoder,
     prefixed,
-    with_biases,
 )
 from tuili.loading.config import Config
 from tuili.loading.layout import Parts
@@ -40,13 +38,10 @@ _BODY: dict[str, str] = {
         ),
     ]
 )
-_OURS, _STORED = "layers.{i}", "encoder.layer.{i}"
-_QKV = tuple(f"{_OURS}.{part}" for part in ("query", "key", "value"))
 # As files have them, transformers' too; its model calls them by the names above.
 _FUSED: dict[str, Any] = {
-    f"{_STORED}.attention.qkv_proj.weight": Parts(_QKV),
-    f"{_STORED}.attention.qkv_proj.bias": Parts(tuple(f"{part}.bias" for part in _QKV)),
-    f"{_STORED}.mlp.up_gate_proj.weight": Parts((f"{_OURS}.up", f"{_OURS}.gate")),
+    **fused("encoder.layer.{i}.attention.qkv_proj"),
+    "encoder.layer.{i}.mlp.up_gate_proj.weight": Parts(("layers.{i}.up", "layers.{i}.gate")),
 } | with_biases(
     in_layers(
         "encoder.layer",

@@ -12,10 +12,9 @@ from tuili.loading.architectures import (
     layer_of,
     rope,
     rope_section,
-    rotary_head_dim,
-    sizes,
+    rotary_sizes,
+    shared_expert_names,
 )
-from tuili.loading.architectures.hunyuan_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
 from tuili.loading.architectures.hunyuan_gguf import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
 from tuili.loading.architectures.hunyuan_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.config import MAX_EXPERTS, Config
@@ -31,28 +30,21 @@ TENSOR_NAMES = (
         "model.layers.{i}.self_attn.key_layernorm.weight": "layers.{i}.key_norm",
         f"{_MLP}.gate.wg.weight": "layers.{i}.router",
     }
-    | {
-        f"{_MLP}.shared_mlp.{part}_proj.weight": f"layers.{{i}}.shared.{part}"
-        for part in ("gate", "up", "down")
-    }
+    | shared_expert_names(f"{_MLP}.shared_mlp")
 )
-IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
     """HunYuanDenseV1ForCausalLM, HunYuanMoEV1ForCausalLM."""
-    size = sizes(config)
-    size = size._replace(head_dim=rotary_head_dim(config, size))
+    size = rotary_sizes(config)
     rotation, limit = rope(_stretched(config, size.head_dim), size)
-    bias = config.flag("attention_bias", False)
     experts = config.values["architectures"] == ["HunYuanMoEV1ForCausalLM"]
     layers = [
         layer_of(
             size,
             activation=activation(config),
             qk_norm="rotated",
-            qkv_bias=bias,
-            output_bias=bias,
+            attention_bias=config.flag("attention_bias", False),
             moe=_moe(config, size.d_ff, i) if experts else None,
         )
         for i in range(size.n_layers)

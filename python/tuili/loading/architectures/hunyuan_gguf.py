@@ -15,7 +15,6 @@ from tuili.loading.config import Config
 from tuili.loading.gguf_metadata import Metadata
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_ATTENTION_BIASES | GGUF_QK_NORMS | GGUF_EXPERTS
-GGUF_IGNORED_TENSORS = ()
 
 
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
@@ -25,6 +24,5 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     config = decoder_config(metadata, checkpoint, name, integers=EXPERT_KEYS if experts else None)
     if experts:
         width = config.values["moe_intermediate_size"] or config.values["intermediate_size"]
-        own = {"intermediate_size": width, "moe_topk": config.values["num_experts_per_tok"]}
-        config.values = {**config.values, **own}
+        config.update(intermediate_size=width, moe_topk=config.values["num_experts_per_tok"])
     return config

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tuili._core import ModelSpec
 from tuili.loading.architectures import rope, sizes
-from tuili.loading.architectures.granite import IGNORED_TENSORS as IGNORED_TENSORS
 from tuili.loading.architectures.granite import TENSOR_NAMES as _GRANITE
 from tuili.loading.architectures.granite import granite
 from tuili.loading.config import Config
@@ -20,7 +19,7 @@ def spec(config: Config) -> ModelSpec:
     size = sizes(config)
     scale = config.positive("logits_scaling", 1.0)
     attention = config.positive("attention_multiplier", size.head_dim**-0.5)
-    config.values = {**config.values, "logits_scaling": 1 / scale, "attention_multiplier": attention}
+    config.update(logits_scaling=1 / scale, attention_multiplier=attention)
     rotation, limit = rope(config, size)
     return granite(
         config,

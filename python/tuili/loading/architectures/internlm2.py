@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import activation, decoder, layer_of, rope, sizes
+from tuili.loading.architectures import activation, decoder, fused, layer_of, rope, sizes, with_biases
 from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
 from tuili.loading.architectures.llama import unpermute as unpermute
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
 from tuili.loading.gguf_metadata import Metadata
-from tuili.loading.layout import Parts
 
-_QKV = ("layers.{i}.query", "layers.{i}.key", "layers.{i}.value")
 TENSOR_NAMES = {
     "model.tok_embeddings.weight": "token_embedding",
     "model.layers.{i}.attention_norm.weight": "layers.{i}.attention_norm",
-    "model.layers.{i}.attention.wqkv.weight": Parts(_QKV, "heads"),
-    "model.layers.{i}.attention.wqkv.bias": Parts(tuple(f"{name}.bias" for name in _QKV), "heads"),
-    "model.layers.{i}.attention.wo.weight": "layers.{i}.output",
-    "model.layers.{i}.attention.wo.bias": "layers.{i}.output.bias",
+    **fused("model.layers.{i}.attention.wqkv", "heads"),
+    **with_biases([("model.layers.{i}.attention.wo", "layers.{i}.output")]),
     "model.layers.{i}.ffn_norm.weight": "layers.{i}.mlp_norm",
     "model.layers.{i}.feed_forward.w1.weight": "layers.{i}.gate",
     "model.layers.{i}.feed_forward.w3.weight": "layers.{i}.up",
@@ -29,20 +25,18 @@ TENSOR_NAMES = {
 IGNORED_TENSORS = (r"model\.layers\.\d+\.attention\.rotary_emb\.inv_freq",)
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
     """InternLM2ForCausalLM. transformers has no code of its own for it."""
     size = sizes(config)
     rotation, limit = rope(config, size)
-    bias = config.flag("bias", True)
-    layer = layer_of(size, activation=activation(config), qkv_bias=bias, output_bias=bias)
+    layer = layer_of(size, activation=activation(config), attention_bias=config.flag("bias", True))
     return decoder(config, size, [layer] * size.n_layers, [rotation], max_positions=limit)
 
 
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     """The settings of a GGUF file of architecture "internlm2"."""
     config = decoder_config(metadata, checkpoint)
-    config.values = {**config.values, "bias": False}
+    config.update(bias=False)
     return config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import activation, decoder, layer_of, rope, rotary_head_dim, sizes
+from tuili.loading.architectures import activation, decoder, layer_of, rope, rotary_sizes
 from tuili.loading.architectures.from_gguf import LAYER_NORM_EPS, decoder_config
 from tuili.loading.architectures.nemotron import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
 from tuili.loading.architectures.nemotron import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
@@ -16,15 +16,13 @@ from tuili.loading.gguf_metadata import Metadata
 
 def spec(config: Config) -> ModelSpec:
     """Jais2ForCausalLM."""
-    size = sizes(config)
-    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)))
-    bias = config.flag("attention_bias", True)
+    size = rotary_sizes(config)
+    rotation, limit = rope(config, size)
     layer = layer_of(
         size,
         activation=activation(config, usual="relu2"),
         gated=False,
-        qkv_bias=bias,
-        output_bias=bias,
+        attention_bias=config.flag("attention_bias", True),
         mlp_bias=config.flag("mlp_bias", True),
     )
     layers = [layer] * size.n_layers

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import rope, sizes
+from tuili.loading.architectures import in_layers, rope, sizes, with_biases
 from tuili.loading.architectures.encoders import (
     activation,
     bert_layer,
     head_names,
-    in_layers,
     post_norm_encoder,
     prefixed,
-    with_biases,
 )
 from tuili.loading.architectures.roberta import HEADS
 from tuili.loading.architectures.roberta import IGNORED_TENSORS as IGNORED_TENSORS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures.encoders import with_biases
+from tuili.loading.architectures import with_biases
 from tuili.loading.architectures.seq2seq import COPIES, LEARNED_POSITIONS, fairseq, fairseq_names
 from tuili.loading.config import MAX_LAYERS, MAX_POSITIONS, Config
 from tuili.loading.layout import Names
@@ -50,7 +50,7 @@ def spec(config: Config) -> ModelSpec:
     n_read = config.integer("max_encoder_position_embeddings", 1, MAX_POSITIONS, 16384)
     n_written = config.integer("max_decoder_position_embeddings", 1, MAX_POSITIONS, 1024)
     config.ignore("scale_embedding", False)
-    config.values = {**config.values, "max_position_embeddings": n_written, "scale_embedding": False}
+    config.update(max_position_embeddings=n_written, scale_embedding=False)
     return fairseq(
         config,
         placement="post",

@@ -13,7 +13,7 @@ from tuili.loading.architectures import (
     decoder,
     layer_of,
     rope,
-    rotary_head_dim,
+    rotary_sizes,
     sizes,
 )
 from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, GGUF_BIASES, decoder_config, divisors_of
@@ -30,14 +30,12 @@ GGUF_IGNORED_TENSORS = (r"rope_freqs\.weight",)
 
 def spec(config: Config, theta: float = 10_000.0) -> ModelSpec:
     """LlamaForCausalLM (config.json of transformers ≥ 4.31); `theta` if the file does not say."""
-    size = sizes(config)
-    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)), theta=theta)
-    bias = config.flag("attention_bias", False)
+    size = rotary_sizes(config)
+    rotation, limit = rope(config, size, theta=theta)
     layer = layer_of(
         size,
         activation=activation(config),
-        qkv_bias=bias,
-        output_bias=bias,
+        attention_bias=config.flag("attention_bias", False),
         mlp_bias=config.flag("mlp_bias", False),
     )
     rotations = [divided(rotation, config)]
@@ -63,7 +61,7 @@ def take_divisors(config: Config, checkpoint: Checkpoint) -> Config:
     """Llama 3's scaled frequencies come as a tensor of divisors, which becomes `rope_frequency_factors`."""
     divisors = divisors_of(checkpoint, "rope_freqs.weight", sizes(config).head_dim // 2)
     if divisors is not None:
-        config.values = {**config.values, "rope_frequency_factors": divisors}
+        config.update(rope_frequency_factors=divisors)
     return config
 
 

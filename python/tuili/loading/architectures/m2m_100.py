@@ -9,14 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures.seq2seq import (
-    COPIES,
-    TABLES,
-    fairseq,
-    fairseq_names,
-    halves,
-    sinusoid_shape,
-)
+from tuili.loading.architectures.seq2seq import COPIES, TABLES, fairseq, fairseq_names, halves, sinusoid_shape
 from tuili.loading.config import MAX_VOCAB, Config
 
 tensor_names = fairseq_names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import bert, sizes
+from tuili.loading.architectures import bert, sizes, with_biases
 from tuili.loading.architectures.bert import SECOND_NAMES as SECOND_NAMES
 from tuili.loading.architectures.encoders import (
     activation,
@@ -11,7 +11,6 @@ from tuili.loading.architectures.encoders import (
     head_names,
     post_norm_encoder,
     prefixed,
-    with_biases,
     writes,
 )
 from tuili.loading.config import Config

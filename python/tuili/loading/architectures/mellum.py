@@ -31,7 +31,6 @@ def spec(config: Config) -> ModelSpec:
         rope_of_kind(config, size, LOCAL, 10_000.0, "no such key", scaled=False),
     ]
     n, length = n_experts(config, "num_local_experts", usual=64), window(config, 1024)
-    bias = config.flag("attention_bias", False)
     moe = MoeSpec(
         n_experts=n,
         n_used=n_used(config, n),
@@ -46,8 +45,7 @@ def spec(config: Config) -> ModelSpec:
             qk_norm="heads",
             rope=int(kind == LOCAL),
             sliding_window=length if kind == LOCAL else 0,
-            qkv_bias=bias,
-            output_bias=bias,
+            attention_bias=config.flag("attention_bias", False),
             moe=experts,
         )
         for kind, experts in zip(kinds, by_types(config, moe, [moe] * size.n_layers), strict=True)

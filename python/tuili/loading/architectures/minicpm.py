@@ -32,13 +32,11 @@ def spec(config: Config) -> ModelSpec:
     expect_only(config, "sparse_config")
     size = sizes(config)
     rotation, limit = rope(config, size)
-    bias = config.flag("attention_bias", False)
     layer = layer_of(
         size,
         activation=activation(config),
         residual_scale=config.positive("scale_depth", 1.0) / size.n_layers**0.5,
-        qkv_bias=bias,
-        output_bias=bias,
+        attention_bias=config.flag("attention_bias", False),
     )
     return decoder(
         config,
@@ -57,16 +55,13 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     numbers = {"scale_emb": "embedding_scale", "residual": "residual_scale", "logits": "logit_scale"}
     integers = {"original_max_position_embeddings": "rope.scaling.original_context_length"}
     config = decoder_config(metadata, checkpoint, numbers=numbers, integers=integers)
-    size, values = sizes(config), config.values
-    residual, logits = (
-        config.positive("residual", 1.4 / size.n_layers**0.5),
-        config.positive("logits", size.d_model / 256),
-    )
-    config.values = {
-        **values,
+    size = sizes(config)
+    residual = config.positive("residual", 1.4 / size.n_layers**0.5)
+    logits = config.positive("logits", size.d_model / 256)
+    config.update(
         **longrope(metadata, checkpoint, size.head_dim // 2, 1.0),
-        "scale_emb": config.positive("scale_emb", 12.0),
-        "scale_depth": residual * size.n_layers**0.5,
-        "dim_model_base": round(size.d_model / logits),
-    }
+        scale_emb=config.positive("scale_emb", 12.0),
+        scale_depth=residual * size.n_layers**0.5,
+        dim_model_base=round(size.d_model / logits),
+    )
     return config

@@ -15,10 +15,7 @@ def spec(config: Config) -> ModelSpec:
     n_layers = config.integer("num_hidden_layers", 1, MAX_LAYERS)
     d_model = config.integer("hidden_size", 1, MAX_MODEL)
     if "v_head_dim" not in config:
-        config.values = {
-            **config.values,
-            "v_head_dim": d_model // config.integer("num_attention_heads", 1, MAX_HEADS),
-        }
+        config.update(v_head_dim=d_model // config.integer("num_attention_heads", 1, MAX_HEADS))
     return latent_decoder(
         config,
         [None] * n_layers,

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec, MoeSpec
-from tuili.loading.architectures import activation, decoder, layer_of, n_experts, n_used, rope, sizes
+from tuili.loading.architectures import (
+    QK_NORMS,
+    activation,
+    decoder,
+    layer_of,
+    n_experts,
+    n_used,
+    rope,
+    sizes,
+)
 from tuili.loading.architectures.from_gguf import (
     DECODER_GGUF_NAMES,
     EXPERT_KEYS,
@@ -18,13 +27,14 @@ from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_HEAD_DIM, Config
 from tuili.loading.gguf_metadata import Metadata
 
-_ATTENTION = "model.layers.{i}.self_attn"
-TENSOR_NAMES = _MIXTRAL | {
-    f"{_ATTENTION}.q_norm.weight": "layers.{i}.query_norm",
-    f"{_ATTENTION}.k_norm.weight": "layers.{i}.key_norm",
-    "model.layers.{i}.block_sparse_moe.e_score_correction_bias": "layers.{i}.selection_bias",
-    "model.layers.{i}.mlp.e_score_correction_bias": "layers.{i}.selection_bias",
-}
+TENSOR_NAMES = (
+    _MIXTRAL
+    | QK_NORMS
+    | {
+        "model.layers.{i}.block_sparse_moe.e_score_correction_bias": "layers.{i}.selection_bias",
+        "model.layers.{i}.mlp.e_score_correction_bias": "layers.{i}.selection_bias",
+    }
+)
 
 GGUF_TENSOR_NAMES = (
     DECODER_GGUF_NAMES
@@ -32,7 +42,6 @@ GGUF_TENSOR_NAMES = (
     | GGUF_EXPERTS
     | {"blk.{i}.exp_probs_b.bias": "layers.{i}.selection_bias"}
 )
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -61,5 +70,5 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     integers = EXPERT_KEYS | {"num_local_experts": "expert_count"}
     config = decoder_config(metadata, checkpoint, integers=integers, rotates="parts")
     width = config.values["moe_intermediate_size"] or config.values["intermediate_size"]
-    config.values = {**config.values, "intermediate_size": width}
+    config.update(intermediate_size=width)
     return config

@@ -9,8 +9,7 @@ from tuili.loading.architectures import (
     layer_of,
     rope,
     rope_section,
-    rotary_head_dim,
-    sizes,
+    rotary_sizes,
     window,
 )
 from tuili.loading.architectures.mistral import IGNORED_TENSORS as IGNORED_TENSORS
@@ -31,9 +30,9 @@ _SCALING = {
 def spec(config: Config) -> ModelSpec:
     """Ministral3ForCausalLM, for texts whose queries do not grow: up to the original context."""
     if not ("rope_parameters" in config or "rope_scaling" in config):
-        config.values = {**config.values, "rope_parameters": _SCALING}
-    size = sizes(config)
-    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)))
+        config.update(rope_parameters=_SCALING)
+    size = rotary_sizes(config)
+    rotation, limit = rope(config, size)
     scaling = rope_section(config)
     if scaling is not None and scaling.number("llama_4_scaling_beta", 0, 1e6):
         limit = min(limit, scaling.integer("original_max_position_embeddings", 1, MAX_POSITIONS))

@@ -5,20 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import sizes
-from tuili.loading.architectures.encoders import head_names, prefixed, task_head, with_biases
+from tuili.loading.architectures import fused, sizes, with_biases
+from tuili.loading.architectures.encoders import head_names, prefixed, task_head
 from tuili.loading.architectures.modernbert_layers import inner_head, layers_of, ropes_of
 from tuili.loading.config import MAX_POSITIONS, Config
-from tuili.loading.layout import Parts
 
-_QKV, _GATED = ("query", "key", "value"), ("gate", "up")
 _BODY: dict[str, Any] = {
     "embeddings.tok_embeddings.weight": "token_embedding",
-    **{
-        f"layers.{{i}}.{theirs}.{part}": Parts(tuple(f"layers.{{i}}.{name}{end}" for name in ours))
-        for theirs, ours in (("attn.Wqkv", _QKV), ("mlp.Wi", _GATED))
-        for part, end in (("weight", ""), ("bias", ".bias"))
-    },
+    **fused("layers.{i}.attn.Wqkv"),
+    **fused("layers.{i}.mlp.Wi", parts=("gate", "up")),
     **with_biases(
         [
             ("embeddings.norm", "embedding_norm"),

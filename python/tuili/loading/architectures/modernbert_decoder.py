@@ -5,18 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from tuili._core import ModelSpec, TaskHead
-from tuili.loading.architectures import decoder, sizes, unfused
-from tuili.loading.architectures.encoders import with_biases
+from tuili.loading.architectures import decoder, fused, sizes, unfused, with_biases
 from tuili.loading.architectures.modernbert import constants as constants
 from tuili.loading.architectures.modernbert_layers import inner_head, layers_of, ropes_of
 from tuili.loading.config import MAX_POSITIONS, Config
-from tuili.loading.layout import Parts
 
 _INNER = (("dense", "task_head.dense"), ("norm", "task_head.norm"))
 TENSOR_NAMES: dict[str, Any] = {
     "model.embeddings.tok_embeddings.weight": "token_embedding",
-    "model.layers.{i}.mlp.Wi.weight": Parts(("layers.{i}.gate", "layers.{i}.up")),
-    "model.layers.{i}.mlp.Wi.bias": Parts(("layers.{i}.gate.bias", "layers.{i}.up.bias")),
+    **fused("model.layers.{i}.mlp.Wi", parts=("gate", "up")),
     **with_biases(
         [
             ("model.embeddings.norm", "embedding_norm"),

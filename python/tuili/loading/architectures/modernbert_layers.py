@@ -15,7 +15,6 @@ def layers_of(config: Config, size: Sizes, reach: int, *, causal: bool) -> list[
     every = config.integer("global_attn_every_n_layers", 1, 1024, 3)
     types = layer_types(config, size.n_layers, [LOCAL if i % every else GLOBAL for i in range(size.n_layers)])
     act = activation(config, "hidden_activation")
-    bias = config.flag("attention_bias", False)
     return [
         layer_of(
             size,
@@ -24,8 +23,7 @@ def layers_of(config: Config, size: Sizes, reach: int, *, causal: bool) -> list[
             attention_norm=i > 0,
             rope=int(kind == LOCAL),
             sliding_window=reach if kind == LOCAL else 0,
-            qkv_bias=bias,
-            output_bias=bias,
+            attention_bias=config.flag("attention_bias", False),
             mlp_bias=config.flag("mlp_bias", False),
         )
         for i, kind in enumerate(types)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from tuili._core import LayerSpec, ModelSpec
-from tuili.loading.architectures import sizes
+from tuili.loading.architectures import in_layers, sizes, with_biases
 from tuili.loading.architectures.encoders import (
     activation,
     bert_layer,
     head_names,
-    in_layers,
     post_norm_encoder,
     prefixed,
-    with_biases,
 )
 from tuili.loading.config import Config
 from tuili.loading.position_bias import relative

@@ -27,9 +27,7 @@ TENSOR_NAMES: dict[str, Any] = {
     "transformer.blocks.{i}.ffn.up_proj.weight": "layers.{i}.up",
     "transformer.blocks.{i}.ffn.down_proj.weight": "layers.{i}.down",
 }
-IGNORED_TENSORS = ()
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
-GGUF_IGNORED_TENSORS = ()
 _NAMES = {"hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
 _USUAL = {"no_bias": True, "logit_scale": None}
 _NORMS = ("low_precision_layernorm", "layernorm")  # which differ in training
@@ -54,11 +52,10 @@ def spec(config: Config) -> ModelSpec:
     if config.values.get("architectures") == ["MPTForCausalLM"]:
         ratio = config.integer("expansion_ratio", 1, 64, 4)
     config.ignore("expansion_ratio", ratio)
-    config.values = {
-        **config.values,
-        "intermediate_size": ratio * d_model if isinstance(d_model, int) else None,
-        "max_position_embeddings": config.integer("max_seq_len", 1, MAX_POSITIONS, 2048),
-    }
+    config.update(
+        intermediate_size=ratio * d_model if isinstance(d_model, int) else None,
+        max_position_embeddings=config.integer("max_seq_len", 1, MAX_POSITIONS, 2048),
+    )
     size = sizes(config)
     layer = layer_of(
         size,
@@ -93,7 +90,7 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     slope = metadata.get_f32(f"{prefix}.max_alibi_bias", 0.0)
     attention = {"alibi": slope > 0, "alibi_bias_max": slope or None}
     attention["clip_qkv"] = metadata.get_f32(f"{prefix}.clamp_kqv", None) or None
-    config.values = {**config.values, "attn_config": attention}
+    config.update(attn_config=attention)
     return renamed(
         config,
         {**{theirs: ours for ours, theirs in _NAMES.items()}, "max_seq_len": "max_position_embeddings"},

@@ -11,8 +11,7 @@ from tuili.loading.architectures import (
     decoder,
     layer_of,
     rope,
-    rotary_head_dim,
-    sizes,
+    rotary_sizes,
     without,
 )
 from tuili.loading.architectures.gemma2 import softcap
@@ -26,22 +25,19 @@ TENSOR_NAMES = (
         "model.layers.{i}.mlp.fc2.weight": "layers.{i}.down",
     }
 )
-IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
     """NanoChatForCausalLM."""
-    size = sizes(config)
-    forth, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)))
+    size = rotary_sizes(config)
+    forth, limit = rope(config, size)
     back = RopeSpec(inv_freq=[-x for x in forth.inv_freq], scale=forth.scale)
-    bias = config.flag("attention_bias", False)
     layer = layer_of(
         size,
         activation=activation(config, usual="relu2"),
         gated=False,
         qk_norm="rotated",
-        qkv_bias=bias,
-        output_bias=bias,
+        attention_bias=config.flag("attention_bias", False),
     )
     return decoder(
         config,

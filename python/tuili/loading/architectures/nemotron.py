@@ -31,13 +31,11 @@ def spec(config: Config) -> ModelSpec:
     """NemotronForCausalLM."""
     size = sizes(config)
     rotation, limit = rope(config, size, partial=0.5, rounds_up=True)
-    bias = config.flag("attention_bias", False)
     layer = layer_of(
         size,
         activation=activation(config, usual="relu2"),
         gated=False,
-        qkv_bias=bias,
-        output_bias=bias,
+        attention_bias=config.flag("attention_bias", False),
         mlp_bias=config.flag("mlp_bias", False),
     )
     layers = [layer] * size.n_layers

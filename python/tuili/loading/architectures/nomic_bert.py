@@ -9,7 +9,6 @@ from tuili.loading.architectures import expect_only, layer_of, renamed, rope, si
 from tuili.loading.architectures.encoders import activation, task_head, words_head
 from tuili.loading.architectures.encoders_from_gguf import embedding_from_gguf as embedding_from_gguf
 from tuili.loading.architectures.encoders_from_gguf import encoder_config
-from tuili.loading.architectures.nomic_bert_names import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
 from tuili.loading.architectures.nomic_bert_names import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
 from tuili.loading.architectures.nomic_bert_names import IGNORED_TENSORS as IGNORED_TENSORS
 from tuili.loading.architectures.nomic_bert_names import SECOND_NAMES as SECOND_NAMES

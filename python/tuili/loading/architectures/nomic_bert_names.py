@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tuili.loading.architectures.encoders import head_names, prefixed, with_biases
+from tuili.loading.architectures import with_biases
+from tuili.loading.architectures.encoders import head_names, prefixed
 from tuili.loading.architectures.from_gguf import GGUF_FUSED_QKV
 from tuili.loading.config import Config
 from tuili.loading.layout import Parts
@@ -85,7 +86,6 @@ GGUF_TENSOR_NAMES: dict[str, Any] = {
         ]
     ),
 }
-GGUF_IGNORED_TENSORS = ()
 
 
 def tensor_names(config: Config) -> dict[str, Any]:

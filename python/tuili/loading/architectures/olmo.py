@@ -20,23 +20,19 @@ from tuili.loading.config import Config
 from tuili.loading.gguf_metadata import Metadata
 
 TENSOR_NAMES = without(DECODER_NAMES, "norm") | ATTENTION_BIASES
-IGNORED_TENSORS = ()
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
     """OlmoForCausalLM."""
     size = sizes(config)
     rotation, limit = rope(config, size)
-    bias = config.flag("attention_bias", False)
     layer = layer_of(
         size,
         activation=activation(config),
         qkv_clip=config.positive("clip_qkv", 0.0),
-        qkv_bias=bias,
-        output_bias=bias,
+        attention_bias=config.flag("attention_bias", False),
     )
     return decoder(
         config, size, [layer] * size.n_layers, [rotation], norm="layer", norm_eps=1e-5, max_positions=limit

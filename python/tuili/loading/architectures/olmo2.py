@@ -8,6 +8,7 @@ from tuili.loading.architectures import (
     DECODER_NAMES,
     GLOBAL,
     LOCAL,
+    QK_NORMS,
     activation,
     decoder,
     layer_of,
@@ -31,21 +32,18 @@ from tuili.loading.gguf_metadata import Metadata
 TENSOR_NAMES = (
     without(DECODER_NAMES, "input_layernorm")
     | ATTENTION_BIASES
+    | QK_NORMS
     | {
-        "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
-        "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
         "model.layers.{i}.post_attention_layernorm.weight": "layers.{i}.attention_norm",
         "model.layers.{i}.post_feedforward_layernorm.weight": "layers.{i}.mlp_norm",
     }
 )
-IGNORED_TENSORS = ()
 
 GGUF_TENSOR_NAMES = without(DECODER_GGUF_NAMES, ".attn_norm", ".ffn_norm") | {
     **GGUF_QK_NORMS,
     "blk.{i}.post_attention_norm.weight": "layers.{i}.attention_norm",
     "blk.{i}.post_ffw_norm.weight": "layers.{i}.mlp_norm",
 }
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -66,7 +64,6 @@ def spec(config: Config) -> ModelSpec:
         kinds, length = [GLOBAL] * size.n_layers, 0
         rotation, limit = rope(config, size)
         ropes = [rotation]
-    bias = config.flag("attention_bias", False)
     layers = [
         layer_of(
             size,
@@ -75,8 +72,7 @@ def spec(config: Config) -> ModelSpec:
             qk_norm="whole",
             rope=0 if kind == GLOBAL else 1,
             sliding_window=length if kind == LOCAL else 0,
-            qkv_bias=bias,
-            output_bias=bias,
+            attention_bias=config.flag("attention_bias", False),
         )
         for kind in kinds
     ]
@@ -91,10 +87,9 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     n = config.integer("num_hidden_layers", 1, MAX_LAYERS)
     local = metadata.get_bool_array("olmo2.attention.sliding_window_pattern", n)
     theta = {"rope_theta": config.values["rope_theta"]}
-    config.values = {
-        **config.values,
-        "architectures": ["Olmo3ForCausalLM"],
-        "layer_types": [LOCAL if windowed else GLOBAL for windowed in local],
-        "rope_parameters": {GLOBAL: (config.values["rope_scaling"] or {}) | theta, LOCAL: theta},
-    }
+    config.update(
+        architectures=["Olmo3ForCausalLM"],
+        layer_types=[LOCAL if windowed else GLOBAL for windowed in local],
+        rope_parameters={GLOBAL: (config.values["rope_scaling"] or {}) | theta, LOCAL: theta},
+    )
     return config

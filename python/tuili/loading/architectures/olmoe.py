@@ -6,6 +6,7 @@ from tuili._core import ModelSpec, MoeSpec
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
     LLAMA_NAMES,
+    QK_NORMS,
     activation,
     decoder,
     expert_names,
@@ -31,15 +32,10 @@ TENSOR_NAMES = (
     without(LLAMA_NAMES, ".mlp.")
     | ATTENTION_BIASES
     | expert_names("model.layers.{i}.mlp", "gate_proj", "up_proj", "down_proj")
-    | {
-        "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
-        "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
-    }
+    | QK_NORMS
 )
-IGNORED_TENSORS = ()
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_QK_NORMS | GGUF_EXPERTS
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -48,13 +44,11 @@ def spec(config: Config) -> ModelSpec:
     rotation, limit = rope(config, size)
     n = n_experts(config, "num_experts", usual=64)
     normalize = config.flag("norm_topk_prob", False)
-    bias = config.flag("attention_bias", False)
     layer = layer_of(
         size,
         activation=activation(config),
         qk_norm="whole",
-        qkv_bias=bias,
-        output_bias=bias,
+        attention_bias=config.flag("attention_bias", False),
         qkv_clip=config.positive("clip_qkv", 0.0),
         moe=MoeSpec(n_experts=n, n_used=n_used(config, n), d_ff=size.d_ff, normalize=normalize),
     )

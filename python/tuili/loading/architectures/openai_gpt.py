@@ -21,7 +21,7 @@ _ACTIVATIONS = {"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "s
 
 def spec(config: Config) -> ModelSpec:
     """OpenAIGPTLMHeadModel."""
-    config.values = {**config.values, "n_inner": None}  # of no effect
+    config.update(n_inner=None)  # of no effect
     size = sizes(gpt_config(config))
     layer = layer_of(
         size,
@@ -29,9 +29,7 @@ def spec(config: Config) -> ModelSpec:
         gated=False,
         norm_placement="post",
         rope=-1,
-        qkv_bias=True,
-        output_bias=True,
-        mlp_bias=True,
+        biases=True,
     )
     return decoder(
         config,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import activation, decoder, layer_of, sizes, unfused
+from tuili.loading.architectures import activation, decoder, in_layers, layer_of, sizes, unfused, with_biases
 from tuili.loading.config import MAX_MODEL, Config
 
 _NAMES = {
@@ -21,16 +21,10 @@ TENSOR_NAMES = {
     "model.decoder.embed_positions.weight": "position_embedding",
     "model.decoder.project_in.weight": "embedding_in",
     "model.decoder.project_out.weight": "embedding_out",
-    "model.decoder.final_layer_norm.weight": "final_norm",
-    "model.decoder.final_layer_norm.bias": "final_norm.bias",
     "lm_head.weight": "head",
-    **{
-        f"model.decoder.layers.{{i}}.{theirs}.{kind}": f"layers.{{i}}.{ours}{ending}"
-        for theirs, ours in _NAMES.items()
-        for kind, ending in (("weight", ""), ("bias", ".bias"))
-    },
+    **with_biases(in_layers("model.decoder.layers", _NAMES)),
+    **with_biases([("model.decoder.final_layer_norm", "final_norm")]),
 }
-IGNORED_TENSORS = ()
 _OFFSET = 2
 
 
@@ -46,9 +40,7 @@ def spec(config: Config) -> ModelSpec:
         gated=False,
         norm_placement="pre" if before else "post",
         rope=-1,
-        qkv_bias=bias,
-        output_bias=bias,
-        mlp_bias=bias,
+        biases=bias,
     )
     return decoder(
         config,

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import activation, decoder, layer_of, rope, sizes, unfused
-from tuili.loading.architectures.encoders import with_biases
+from tuili.loading.architectures import (
+    activation,
+    decoder,
+    fused,
+    in_layers,
+    layer_of,
+    rope,
+    sizes,
+    unfused,
+    with_biases,
+)
 from tuili.loading.architectures.phi import head_norms
 from tuili.loading.config import Config
-from tuili.loading.layout import Parts
 
-_QKV = ("layers.{i}.query", "layers.{i}.key", "layers.{i}.value")
 _LAYER = {
     "input_layernorm": "attention_norm",
     "self_attn.dense": "output",
@@ -19,11 +26,8 @@ _LAYER = {
 }
 TENSOR_NAMES = {
     "model.embed_tokens.weight": "token_embedding",
-    "model.layers.{i}.self_attn.query_key_value.weight": Parts(_QKV, "heads"),
-    "model.layers.{i}.self_attn.query_key_value.bias": Parts(tuple(f"{x}.bias" for x in _QKV), "heads"),
-    **with_biases(
-        (f"model.layers.{{i}}.{theirs}", f"layers.{{i}}.{ours}") for theirs, ours in _LAYER.items()
-    ),
+    **fused("model.layers.{i}.self_attn.query_key_value", "heads"),
+    **with_biases(in_layers("model.layers", _LAYER)),
     **with_biases([("model.final_layernorm", "final_norm")]),
     **head_norms("query"),
     **head_norms("key"),
@@ -41,9 +45,7 @@ def spec(config: Config) -> ModelSpec:
         activation=activation(config, usual="relu2"),
         gated=False,
         qk_norm="layer" if config.flag("qk_layernorm", True) else "none",
-        qkv_bias=True,
-        output_bias=True,
-        mlp_bias=True,
+        biases=True,
     )
     layers = [layer] * size.n_layers
     return decoder(config, size, layers, [rotation], layer_norm_eps="layer_norm_eps", max_positions=limit)

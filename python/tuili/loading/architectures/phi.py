@@ -8,9 +8,11 @@ from tuili.loading.architectures import (
     DECODER_NAMES,
     activation,
     decoder,
+    in_layers,
     layer_of,
     rope,
     sizes,
+    with_biases,
     without,
 )
 from tuili.loading.architectures.from_gguf import (
@@ -36,28 +38,19 @@ def head_norms(which: str) -> dict[str, Parts]:
     }
 
 
+_LAYER = {"self_attn.dense": "output", "mlp.fc1": "up", "mlp.fc2": "down"}
 TENSOR_NAMES = (
     without(DECODER_NAMES, "o_proj", ".mlp.", "model.norm")
     | without(ATTENTION_BIASES, "o_proj")
     | head_norms("query")
     | head_norms("key")
-    | {
-        "model.layers.{i}.input_layernorm.bias": "layers.{i}.attention_norm.bias",
-        "model.layers.{i}.self_attn.dense.weight": "layers.{i}.output",
-        "model.layers.{i}.self_attn.dense.bias": "layers.{i}.output.bias",
-        "model.layers.{i}.mlp.fc1.weight": "layers.{i}.up",
-        "model.layers.{i}.mlp.fc1.bias": "layers.{i}.up.bias",
-        "model.layers.{i}.mlp.fc2.weight": "layers.{i}.down",
-        "model.layers.{i}.mlp.fc2.bias": "layers.{i}.down.bias",
-        "model.final_layernorm.weight": "final_norm",
-        "model.final_layernorm.bias": "final_norm.bias",
-        "lm_head.bias": "head.bias",
-    }
+    | {"model.layers.{i}.input_layernorm.bias": "layers.{i}.attention_norm.bias", "lm_head.bias": "head.bias"}
+    | with_biases(in_layers("model.layers", _LAYER))
+    | with_biases([("model.final_layernorm", "final_norm")])
 )
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_BIASES | GGUF_NORM_BIASES | {"output.bias": "head.bias"}
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -70,19 +63,11 @@ def spec(config: Config) -> ModelSpec:
         gated=False,
         norm_placement="parallel",
         qk_norm="layer" if config.flag("qk_layernorm", False) else "none",
-        qkv_bias=True,
-        output_bias=True,
-        mlp_bias=True,
+        biases=True,
     )
     layers = [layer] * size.n_layers
     return decoder(
-        config,
-        size,
-        layers,
-        [rotation],
-        layer_norm_eps="layer_norm_eps",
-        max_positions=limit,
-        head_bias=True,
+        config, size, layers, [rotation], layer_norm_eps="layer_norm_eps", max_positions=limit, head_bias=True
     )
 
 

@@ -42,9 +42,9 @@ def spec(config: Config) -> ModelSpec:
     for key in ("rope_parameters", "rope_scaling"):
         old = config.values.get(key)
         if isinstance(old, dict) and old.get("rope_type", old.get("type")) in ("su", "yarn"):
-            config.values = {**config.values, key: {**old, "rope_type": "longrope", "type": "longrope"}}
+            config.update(**{key: {**old, "rope_type": "longrope", "type": "longrope"}})
     if "original_max_position_embeddings" not in config:
-        config.values = {**config.values, "original_max_position_embeddings": 4096}
+        config.update(original_max_position_embeddings=4096)
     size = sizes(config)
     rotation, limit = rope(config, size, partial=1.0, rounds_up=True)
     layer = layer_of(size, activation=activation(config), sliding_window=window(config))
@@ -56,5 +56,5 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     integers = {"original_max_position_embeddings": "rope.scaling.original_context_length"} | GGUF_WINDOW
     config = decoder_config(metadata, checkpoint, integers=integers, rotates="parts")
     n_pairs = int(sizes(config).head_dim * config.values["partial_rotary_factor"]) // 2
-    config.values = {**config.values, **longrope(metadata, checkpoint, n_pairs)}
+    config.update(**longrope(metadata, checkpoint, n_pairs))
     return config

@@ -13,7 +13,7 @@ from tuili.loading.architectures import (
     n_experts,
     rope,
     rope_section,
-    rotary_head_dim,
+    rotary_sizes,
     sizes,
     window,
     without,
@@ -47,13 +47,11 @@ def spec(config: Config) -> ModelSpec:
     near = 2 * config.number("router_jitter_noise", 0.0, 1e6, 0.01)
     moe = MoeSpec(n_experts=n, n_used=2, d_ff=size.d_ff, scoring="near_best", near=near)
     rotation, limit = _rotation(config)
-    bias = config.flag("attention_bias", False)
     layer = layer_of(
         size,
         activation=activation(config),
         sliding_window=window(config),
-        qkv_bias=bias,
-        output_bias=bias,
+        attention_bias=config.flag("attention_bias", False),
         moe=moe,
     )
     return decoder(
@@ -71,8 +69,8 @@ def _rotation(config: Config) -> tuple[RopeSpec, int]:
     """With `short_mscale` for cosine and sine where frequencies are scaled. Texts end at the original
     context: beyond it transformers 5.24 has `long_mscale` and the short factors, the authors long ones."""
     config.max_model_len = None
-    size = sizes(config)
-    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)), theta=1_000_000.0)
+    size = rotary_sizes(config)
+    rotation, limit = rope(config, size, theta=1_000_000.0)
     section = rope_section(config)
     if section is None or rope_type(section) == "default":
         return rotation, limit

@@ -25,7 +25,6 @@ TENSOR_NAMES = LLAMA_NAMES | ATTENTION_BIASES
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_ATTENTION_BIASES
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:

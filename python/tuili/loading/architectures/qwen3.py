@@ -6,48 +6,35 @@ from tuili._core import ModelSpec
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
     LLAMA_NAMES,
+    QK_NORMS,
     activation,
     decoder,
     layer_of,
     rope,
     sizes,
 )
-from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, GGUF_QK_NORMS, decoder_config
 from tuili.loading.architectures.qwen2 import windows
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
 from tuili.loading.gguf_metadata import Metadata
 
-TENSOR_NAMES = (
-    LLAMA_NAMES
-    | ATTENTION_BIASES
-    | {
-        "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
-        "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
-    }
-)
-IGNORED_TENSORS = ()
+TENSOR_NAMES = LLAMA_NAMES | ATTENTION_BIASES | QK_NORMS
 
-GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | {
-    "blk.{i}.attn_q_norm.weight": "layers.{i}.query_norm",
-    "blk.{i}.attn_k_norm.weight": "layers.{i}.key_norm",
-}
-GGUF_IGNORED_TENSORS = ()
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_QK_NORMS
 
 
 def spec(config: Config) -> ModelSpec:
     """Qwen3ForCausalLM."""
-    config.values = {**config.values, "head_dim": config.values.get("head_dim") or 128}
+    config.update(head_dim=config.values.get("head_dim") or 128)
     size = sizes(config)
     rotation, limit = rope(config, size)
-    bias = config.flag("attention_bias", False)
     layers = [
         layer_of(
             size,
             activation=activation(config),
             qk_norm="heads",
-            qkv_bias=bias,
-            output_bias=bias,
+            attention_bias=config.flag("attention_bias", False),
             sliding_window=n,
         )
         for n in windows(config, size.n_layers)

@@ -10,6 +10,7 @@ from tuili.loading.architectures import (
     GLOBAL,
     LLAMA_NAMES,
     LOCAL,
+    QK_NORMS,
     Sizes,
     activation,
     decoder,
@@ -19,10 +20,10 @@ from tuili.loading.architectures import (
     n_experts,
     n_used,
     rope,
+    shared_expert_names,
     sizes,
     window,
 )
-from tuili.loading.architectures.qwen_moe_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
 from tuili.loading.architectures.qwen_moe_gguf import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
 from tuili.loading.architectures.qwen_moe_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.config import MAX_INNER, MAX_LAYERS, Config
@@ -32,16 +33,10 @@ TENSOR_NAMES = (
     LLAMA_NAMES
     | ATTENTION_BIASES
     | expert_names("model.layers.{i}.mlp", "gate_proj", "up_proj", "down_proj")
-    | {
-        "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
-        "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
-        f"{_SHARED}.gate_proj.weight": "layers.{i}.shared.gate",
-        f"{_SHARED}.up_proj.weight": "layers.{i}.shared.up",
-        f"{_SHARED}.down_proj.weight": "layers.{i}.shared.down",
-        f"{_SHARED}_gate.weight": "layers.{i}.shared_gate",
-    }
+    | QK_NORMS
+    | shared_expert_names(_SHARED)
+    | {f"{_SHARED}_gate.weight": "layers.{i}.shared_gate"}
 )
-IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:

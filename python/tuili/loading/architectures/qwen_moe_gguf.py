@@ -23,7 +23,6 @@ GGUF_TENSOR_NAMES = (
     | GGUF_EXPERTS
     | {"blk.{i}.ffn_gate_inp_shexp.weight": "layers.{i}.shared_gate"}
 )
-GGUF_IGNORED_TENSORS = ()
 
 
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
@@ -33,7 +32,7 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     present = {"qkv_bias": "attn_q.bias", "attention_bias": "attn_q.bias"}
     config = decoder_config(metadata, checkpoint, name, integers=EXPERT_KEYS, present=present)
     norm = metadata.get_bool(f"qwen{2 + third}moe.expert_weights_norm", third)
-    config.values = {**config.values, "norm_topk_prob": norm}
+    config.update(norm_topk_prob=norm)
     for key, stored in checkpoint.tensors.items():  # one row, which files may store as a vector
         if key.endswith(".ffn_gate_inp_shexp.weight") and len(stored.shape) == 1:
             checkpoint.tensors[key] = replace(stored, shape=(1, *stored.shape))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import sizes
+from tuili.loading.architectures import sizes, with_biases
 from tuili.loading.architectures.bert import BODY_NAMES
 from tuili.loading.architectures.encoders import (
     activation,
@@ -12,7 +12,6 @@ from tuili.loading.architectures.encoders import (
     post_norm_encoder,
     prefixed,
     refuse_flags,
-    with_biases,
 )
 from tuili.loading.config import MAX_MODEL, Config
 

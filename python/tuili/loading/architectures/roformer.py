@@ -6,7 +6,7 @@ from typing import Any
 
 from tuili._core import ModelSpec, TaskHead
 from tuili.errors import ModelUnsupportedError
-from tuili.loading.architectures import ACTIVATIONS, Sizes, bert, rope_of, sizes
+from tuili.loading.architectures import ACTIVATIONS, Sizes, bert, rope_of, sizes, with_biases
 from tuili.loading.architectures.bert import SECOND_NAMES as SECOND_NAMES
 from tuili.loading.architectures.encoders import (
     activation,
@@ -14,7 +14,6 @@ from tuili.loading.architectures.encoders import (
     head_names,
     post_norm_encoder,
     prefixed,
-    with_biases,
     writes,
 )
 from tuili.loading.architectures.roformer_positions import POSITIONS

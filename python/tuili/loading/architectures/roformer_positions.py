@@ -6,7 +6,7 @@ import numpy as np
 
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures import sizes
-from tuili.loading.checkpoint import Checkpoint
+from tuili.loading.checkpoint import FLOATS, Checkpoint
 from tuili.loading.config import Config
 from tuili.loading.weights import to_float32
 
@@ -22,7 +22,7 @@ def derive(checkpoint: Checkpoint, config: Config) -> None:
     size = sizes(config)
     if found is None or size.head_dim % 2:  # which no heads can turn
         return
-    alike = found.shape == (size.max_positions, size.head_dim) and found.format in ("f32", "f16", "bf16")
+    alike = found.shape == (size.max_positions, size.head_dim) and found.format in FLOATS
     inverse = 10000.0 ** (-2.0 * np.arange(size.head_dim // 2) / size.head_dim)
     row, off = found.n_bytes // size.max_positions, 0.0
     for begin in range(0, size.max_positions if alike else 0, _STEP):

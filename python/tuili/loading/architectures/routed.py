@@ -6,18 +6,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuili._core import MoeSpec
-from tuili.loading.architectures import LLAMA_NAMES, expect_only, expert_names, n_experts, n_used
+from tuili.loading.architectures import (
+    LLAMA_NAMES,
+    expect_only,
+    expert_names,
+    n_experts,
+    n_used,
+    shared_expert_names,
+)
 from tuili.loading.config import MAX_INNER, MAX_LAYERS, Config
 
-_MLP, _OURS = "model.layers.{i}.mlp", "layers.{i}"
+_MLP = "model.layers.{i}.mlp"
 ROUTED_NAMES = (
     LLAMA_NAMES
     | expert_names(_MLP, "gate_proj", "up_proj", "down_proj")
-    | {f"{_MLP}.gate.e_score_correction_bias": f"{_OURS}.selection_bias"}
-    | {
-        f"{_MLP}.shared_experts.{part}_proj.weight": f"{_OURS}.shared.{part}"
-        for part in ("gate", "up", "down")
-    }
+    | {f"{_MLP}.gate.e_score_correction_bias": "layers.{i}.selection_bias"}
+    | shared_expert_names(f"{_MLP}.shared_experts")
 )
 
 

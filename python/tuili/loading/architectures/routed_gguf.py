@@ -62,11 +62,10 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     )
     n_ahead = metadata.get_u32(f"{prefix}.nextn_predict_layers", 0)
     values = config.values
-    config.values = {
-        **values,
-        "num_hidden_layers": (values["num_hidden_layers"] or 0) - n_ahead,
-        "n_group": values["n_group"] or 1,
-        "topk_group": values["topk_group"] or 1,
-        "norm_topk_prob": metadata.get_bool(f"{prefix}.expert_weights_norm", False),
-    }
+    config.update(
+        num_hidden_layers=(values["num_hidden_layers"] or 0) - n_ahead,
+        n_group=values["n_group"] or 1,
+        topk_group=values["topk_group"] or 1,
+        norm_topk_prob=metadata.get_bool(f"{prefix}.expert_weights_norm", False),
+    )
     return config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import activation, decoder, layer_of, rope, rotary_head_dim, sizes, without
+from tuili.loading.architectures import activation, decoder, layer_of, rope, rotary_sizes, without
 from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, GGUF_BIASES, decoder_config
 from tuili.loading.architectures.llama import IGNORED_TENSORS as IGNORED_TENSORS
 from tuili.loading.architectures.llama import TENSOR_NAMES as TENSOR_NAMES
@@ -16,13 +16,12 @@ GGUF_TENSOR_NAMES = (
     | GGUF_BIASES
     | {"blk.{i}.post_attention_norm.weight": "layers.{i}.mlp_norm"}
 )
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
     """SeedOssForCausalLM."""
-    size = sizes(config)
-    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)))
+    size = rotary_sizes(config)
+    rotation, limit = rope(config, size)
     layer = layer_of(
         size,
         activation=activation(config),

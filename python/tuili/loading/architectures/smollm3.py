@@ -24,17 +24,14 @@ from tuili.loading.config import MAX_LAYERS, Config
 from tuili.loading.gguf_metadata import Metadata
 
 TENSOR_NAMES = LLAMA_NAMES | ATTENTION_BIASES | MLP_BIASES
-IGNORED_TENSORS = ()
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
     """SmolLM3ForCausalLM."""
     size = sizes(config)
     rotation, limit = rope(config, size, theta=2_000_000.0)
-    bias = config.flag("attention_bias", False)
     rotated = _rotated(config, size.n_layers)
     length = window(config)
     local = length and config.flag("use_sliding_window", False)
@@ -45,8 +42,7 @@ def spec(config: Config) -> ModelSpec:
             activation=activation(config),
             rope=0 if turns else -1,
             sliding_window=length if kind == LOCAL else 0,
-            qkv_bias=bias,
-            output_bias=bias,
+            attention_bias=config.flag("attention_bias", False),
             mlp_bias=config.flag("mlp_bias", False),
         )
         for turns, kind in zip(rotated, layer_types(config, size.n_layers, usual), strict=True)

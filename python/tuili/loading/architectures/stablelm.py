@@ -38,7 +38,6 @@ TENSOR_NAMES = (
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_ATTENTION_BIASES | GGUF_NORM_BIASES | GGUF_QK_NORMS_OF_HEADS
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -53,14 +52,7 @@ def spec(config: Config) -> ModelSpec:
         qkv_bias=config.flag("use_qkv_bias", False),
     )
     layers = [layer] * size.n_layers
-    return decoder(
-        config,
-        size,
-        layers,
-        [rotation],
-        layer_norm_eps="layer_norm_eps",
-        max_positions=limit,
-    )
+    return decoder(config, size, layers, [rotation], layer_norm_eps="layer_norm_eps", max_positions=limit)
 
 
 def constants(config: Config) -> dict[str, float]:
@@ -74,5 +66,5 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     config = decoder_config(metadata, checkpoint, numbers=LAYER_NORM_EPS, present=present, rotates="parts")
     # As llama.cpp takes it: files say true where the class's usual value, false, was meant.
     parallel = "blk.0.ffn_norm.weight" not in checkpoint.tensors
-    config.values = {**config.values, "use_parallel_residual": parallel}
+    config.update(use_parallel_residual=parallel)
     return config

@@ -8,10 +8,12 @@ from tuili.loading.architectures import (
     LLAMA_NAMES,
     activation,
     decoder,
+    in_layers,
     layer_of,
     rope,
     sizes,
     window,
+    with_biases,
     without,
 )
 from tuili.loading.architectures.from_gguf import (
@@ -31,16 +33,11 @@ TENSOR_NAMES = (
         "model.norm.bias": "final_norm.bias",
         "model.layers.{i}.input_layernorm.bias": "layers.{i}.attention_norm.bias",
         "model.layers.{i}.post_attention_layernorm.bias": "layers.{i}.mlp_norm.bias",
-        "model.layers.{i}.mlp.c_fc.weight": "layers.{i}.up",
-        "model.layers.{i}.mlp.c_fc.bias": "layers.{i}.up.bias",
-        "model.layers.{i}.mlp.c_proj.weight": "layers.{i}.down",
-        "model.layers.{i}.mlp.c_proj.bias": "layers.{i}.down.bias",
     }
+    | with_biases(in_layers("model.layers", {"mlp.c_fc": "up", "mlp.c_proj": "down"}))
 )
-IGNORED_TENSORS = ()
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_BIASES | GGUF_NORM_BIASES
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -53,19 +50,11 @@ def spec(config: Config) -> ModelSpec:
         activation=activation(config, usual="gelu_pytorch_tanh"),
         gated=False,
         sliding_window=window(config),
-        qkv_bias=bias,
-        output_bias=bias,
-        mlp_bias=bias,
+        biases=bias,
     )
     layers = [layer] * size.n_layers
     return decoder(
-        config,
-        size,
-        layers,
-        [rotation],
-        layer_norm_eps="norm_epsilon",
-        tied=True,
-        max_positions=limit,
+        config, size, layers, [rotation], layer_norm_eps="norm_epsilon", tied=True, max_positions=limit
     )
 
 

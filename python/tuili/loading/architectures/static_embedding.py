@@ -6,7 +6,6 @@ from tuili._core import ModelSpec
 from tuili.loading.config import MAX_MODEL, MAX_VOCAB, Config
 
 TENSOR_NAMES = {"embedding.weight": "token_embedding", "embeddings": "token_embedding"}
-IGNORED_TENSORS = ()
 MAX_TOKENS = 1 << 20  # of one text: there are no positions
 
 

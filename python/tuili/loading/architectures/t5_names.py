@@ -69,11 +69,10 @@ def half_from_gguf(metadata: Metadata, checkpoint: Checkpoint, end: str) -> Conf
     """
     config = gguf_config(metadata, _GGUF_EPS, _GGUF_KEYS)
     found = checkpoint.tensors
-    config.values = {
-        **config.values,
-        "architectures": [("UMT5" if "enc.blk.1.attn_rel_b.weight" in found else "T5") + end],
-        "feed_forward_proj": "gated-gelu" if "enc.blk.0.ffn_gate.weight" in found else "relu",
-        "tie_word_embeddings": "output.weight" not in found,
-        "eos_token_id": metadata.get_u32("tokenizer.ggml.eos_token_id", None),
-    }
+    config.update(
+        architectures=[("UMT5" if "enc.blk.1.attn_rel_b.weight" in found else "T5") + end],
+        feed_forward_proj="gated-gelu" if "enc.blk.0.ffn_gate.weight" in found else "relu",
+        tie_word_embeddings="output.weight" not in found,
+        eos_token_id=metadata.get_u32("tokenizer.ggml.eos_token_id", None),
+    )
     return config

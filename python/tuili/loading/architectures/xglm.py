@@ -6,9 +6,17 @@ import math
 from typing import Any
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import activation, decoder, expect_only, layer_of, sizes, unfused
+from tuili.loading.architectures import (
+    activation,
+    decoder,
+    expect_only,
+    in_layers,
+    layer_of,
+    sizes,
+    unfused,
+    with_biases,
+)
 from tuili.loading.architectures.biogpt import LAYER
-from tuili.loading.architectures.encoders import with_biases
 from tuili.loading.architectures.m2m_100 import sinusoids
 from tuili.loading.architectures.seq2seq import sinusoid_shape
 from tuili.loading.config import Config
@@ -16,7 +24,7 @@ from tuili.loading.config import Config
 TENSOR_NAMES = {
     "model.embed_tokens.weight": "token_embedding",
     "lm_head.weight": "head",
-    **with_biases((f"model.layers.{{i}}.{theirs}", f"layers.{{i}}.{ours}") for theirs, ours in LAYER.items()),
+    **with_biases(in_layers("model.layers", LAYER)),
     **with_biases([("model.layer_norm", "final_norm")]),
 }
 IGNORED_TENSORS = (r"model\.embed_positions\.weights?",)
@@ -36,13 +44,7 @@ def spec(config: Config) -> ModelSpec:
     size = sizes(unfused(config, _NAMES))
     expect_only(config, "add_cross_attention", False)
     layer = layer_of(
-        size,
-        activation=activation(config, "activation_function", "gelu"),
-        gated=False,
-        rope=-1,
-        qkv_bias=True,
-        output_bias=True,
-        mlp_bias=True,
+        size, activation=activation(config, "activation_function", "gelu"), gated=False, rope=-1, biases=True
     )
     return decoder(
         config,

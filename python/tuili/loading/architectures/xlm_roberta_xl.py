@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
+from tuili.loading.architectures import with_biases
 from tuili.loading.architectures.bert import BODY_NAMES
-from tuili.loading.architectures.encoders import head_names, prefixed, with_biases
+from tuili.loading.architectures.encoders import head_names, prefixed
 from tuili.loading.architectures.roberta import HEADS, offset_encoder
 from tuili.loading.architectures.roberta import IGNORED_TENSORS as IGNORED_TENSORS
 from tuili.loading.architectures.roberta import SECOND_NAMES as SECOND_NAMES

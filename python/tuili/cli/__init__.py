@@ -1,0 +1,1 @@
+"""`tuili` on the command line: `main` parses and runs, `command` is what all commands share."""
