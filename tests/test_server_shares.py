@@ -198,7 +198,7 @@ def test_a_stream_that_is_left_is_paid_for(llm):
 
 
 def test_the_rate_is_of_keys():
-    whole = Shares(Settings(max_tokens_per_minute=1))
+    whole = Shares(Settings(api_keys=(KEY,), max_tokens_per_minute=1))
     whole.use_tokens(ANYBODY, 99)
     whole.check_rate(ANYBODY)
 

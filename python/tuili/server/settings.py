@@ -70,6 +70,8 @@ class Settings:
                 "is not this machine alone: give keys (--api-key-file, api_key_file), or serve everybody "
                 "(--anonymous, anonymous = true)",
             )
+        if self.max_tokens_per_minute is not None and not self.api_keys:
+            invalid("max_tokens_per_minute", "is of each key: give keys (--api-key-file, api_key_file)")
 
     @property
     def is_local(self) -> bool:
