@@ -305,7 +305,7 @@ void int8_tile(Floats (&sums)[kRows], const GemmArgs& args, int64_t row, int64_t
   Floats acc[kRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) acc[r] = zero();
-  const bool asks = kAsksAhead<kFormat, kRows> && kCodes != Codes::unpacked && row == 0;
+  const bool asks = kAsksAhead<kFormat, kRows> && kCodes != Codes::unpacked && (kRows < 4 || row == 0);
   for (int64_t g = 0; g < x.n_groups; g += kGroups) {
     if (asks) ask_ahead<kGroups * kCodeBytes<kFormat>, kRows>(group_at<kFormat>(args.w, panel, g).codes);
     add_groups<kFormat, kCodes, kRows, kGroups>(acc, args.w, panel, g, prepared, x,
