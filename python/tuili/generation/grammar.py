@@ -22,18 +22,21 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
+from tuili import library_calls
 from tuili.errors import EngineClosedError, GrammarError, InvalidParameterError, TuiliError
 from tuili.generation.structure import JSON_STYLE, Form
 from tuili.generation.worker import Worker
 from tuili.loading.files import shown
-from tuili.signals import of_a_handler
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_FAILED = partial(GrammarError, code="grammar_library_panic")
 
 UNSATISFIABLE = "grammar_unsatisfiable"  # the error's code
 MAX_KEPT_BYTES = 64 << 20  # of compiled grammars, the last ones used
@@ -68,19 +71,8 @@ class Words(Protocol):
 
 
 def guarded(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """`function(*args, **kwargs)` of the library, with every failure as a GrammarError. What a signal's
-    handler raises meanwhile stays as it is.
-    """
-    try:
-        return function(*args, **kwargs)
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
-        raise
-    except Exception as error:
-        if of_a_handler(error):
-            raise
-        raise GrammarError(f"the grammar library refuses: {shown(str(error), 200)}") from None
-    except BaseException:  # pyo3_runtime.PanicException
-        raise GrammarError("the grammar library failed on this input", code="grammar_library_panic") from None
+    """`function(*args, **kwargs)` of the library, with every failure as a GrammarError."""
+    return library_calls.guarded("grammar library", GrammarError, _FAILED, function, *args, **kwargs)
 
 
 def library(param: str) -> Any:

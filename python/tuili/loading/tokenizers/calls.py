@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from tuili.errors import TokenizerError
-from tuili.loading.files import shown
-from tuili.signals import of_a_handler
+from tuili.library_calls import guarded
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_REFUSED = partial(TokenizerError, code="library")
+_FAILED = partial(TokenizerError, code="library_panic")
 
 
 def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -19,15 +22,4 @@ def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     raises  TokenizerError (library, library_panic); its message holds no text that was to be encoded. What a
             signal's handler raises meanwhile stays as it is
     """
-    try:
-        return function(*args, **kwargs)
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
-        raise
-    except Exception as error:
-        if of_a_handler(error):
-            raise
-        raise TokenizerError(
-            f"the tokenizers library refuses: {shown(str(error), 200)}", code="library"
-        ) from None
-    except BaseException:  # pyo3_runtime.PanicException
-        raise TokenizerError("the tokenizers library failed on this input", code="library_panic") from None
+    return guarded("tokenizers library", _REFUSED, _FAILED, function, *args, **kwargs)
