@@ -21,8 +21,8 @@ def guarded(
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> R:
-    """`function(*args, **kwargs)` of the library, with an Exception as `refused` and a panic as `failed`, which
-    get a message. What a signal's handler raises meanwhile stays as it is.
+    """`function(*args, **kwargs)` of the library, with an Exception as `refused` and a panic as `failed`,
+    which get a message. What a signal's handler raises meanwhile stays as it is.
     """
     try:
         return function(*args, **kwargs)
